@@ -35,7 +35,9 @@ impl ErrorKind {
             Errno::EXIST | Errno::BUSY => Self::Conflict,
             Errno::INVAL => Self::Invalid,
             Errno::NOSYS | Errno::OPNOTSUPP | Errno::NODEV => Self::Unsupported,
-            Errno::NOSPC | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::DQUOT => Self::Exhausted,
+            Errno::NOSPC | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::DQUOT => {
+                Self::Exhausted
+            }
             Errno::PERM | Errno::ACCESS | Errno::ROFS => Self::Denied,
             _ => Self::Kernel,
         }
