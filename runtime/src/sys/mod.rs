@@ -1,1 +1,4 @@
-//! (to be written)
+//! The boundary to the kernel: the only module with `unsafe`. Typed descriptors and values in, `io::Result` out.
+#![allow(unsafe_code)]
+
+pub mod selfexec;
