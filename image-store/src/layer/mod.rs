@@ -1,0 +1,147 @@
+//! Layers on disk: committed whole or not at all, mounted without being unpacked where the kernel can.
+//!
+//! ```text
+//! <root>/layers/<hex of the diff-id>/layer.json   which back end, sizes, digest of the index
+//!                                   /layer.tar    EROFS back end: the uncompressed tar, byte for byte
+//!                                   /index.erofs  EROFS back end: names and metadata, extents point into layer.tar
+//!                                   /tree/        tree back end: the files themselves
+//! <root>/layers/.staging/<hex>.<n>/               a layer being written, locked by its writer
+//! <root>/layers/.trash/<hex>.<n>/                 a removed layer whose files are being unlinked
+//! ```
+//!
+//! A directory below `layers/` is renamed into place when all in it is synced, so what has a diff-id for its name is
+//! whole. A crash leaves at most a directory in `.staging` or `.trash`; [`LayerStore::sweep`] removes those whose
+//! writer is gone (the lock on the directory tells).
+
+mod diff_id;
+mod error;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use diff_id::DiffId;
+pub use error::Error;
+
+/// Which of the two back ends wrote a layer; recorded with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackEnd {
+    /// `layer.tar` and `index.erofs`, mounted by the kernel as they are.
+    Erofs,
+    /// Unpacked files.
+    Tree,
+}
+
+/// A store of uncompressed layers by diff-id.
+pub trait LayerStore: Send + Sync {
+    /// Begins to write a layer; several writers of the same diff-id do not disturb each other, the first to finish wins.
+    fn begin(&self, diff_id: DiffId) -> Result<LayerWriter, Error>;
+    /// Looks a committed layer up; `Error::NotFound` when there is none.
+    fn open(&self, diff_id: &DiffId) -> Result<CommittedLayer, Error>;
+    /// All committed layers, in no order. Unreadable records are listed as errors of [`LayerStore::open`].
+    fn list(&self) -> Result<Vec<DiffId>, Error>;
+    /// Mounts a layer read-only, attached nowhere. While the result of an earlier call lives, that mount is shared.
+    fn mount(&self, diff_id: &DiffId) -> Result<Arc<LayerMount>, Error>;
+    /// Reads the whole layer and compares it with its digests.
+    fn verify(&self, diff_id: &DiffId) -> Result<(), Error>;
+    /// Removes a layer; existing mounts of it go on. Needs no free space.
+    fn remove(&self, diff_id: &DiffId) -> Result<(), Error>;
+    /// Blocks and inodes that committed, staged and removed-but-not-gone layers take.
+    fn usage(&self) -> Result<Usage, Error>;
+    /// Removes what writers and removals that were killed left behind; returns how many directories.
+    fn sweep(&self) -> Result<usize, Error>;
+}
+
+/// A layer that is whole on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommittedLayer {
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Which back end holds it.
+    pub back_end: BackEnd,
+    /// Its directory.
+    pub path: PathBuf,
+    /// Length of the uncompressed tar in bytes.
+    pub tar_size: u64,
+    /// Bytes that it takes on disk.
+    pub disk_bytes: u64,
+    /// Number of inodes of the layer's tree.
+    pub inodes: u64,
+}
+
+/// A read-only, detached mount of one layer. Dropping the last clone of the descriptor unmounts it where it is attached
+/// nowhere.
+#[derive(Debug)]
+pub struct LayerMount {
+    /// Which layer.
+    pub diff_id: DiffId,
+    pub(crate) fd: OwnedFd,
+}
+
+impl AsFd for LayerMount {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// What a store takes on its file system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes in allocated blocks.
+    pub bytes: u64,
+    /// Files, directories and other inodes.
+    pub inodes: u64,
+}
+
+/// Takes a layer's uncompressed tar, in order, in pieces of any size. Dropped unfinished it leaves nothing.
+#[derive(Debug)]
+pub struct LayerWriter {
+    _private: (),
+}
+
+impl LayerWriter {
+    /// Takes the next bytes. An error is final: drop the writer.
+    pub fn write(&mut self, _bytes: &[u8]) -> Result<(), Error> {
+        Err(Error::Unsupported { what: "layers" })
+    }
+
+    /// Bytes taken so far.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        0
+    }
+
+    /// Checks the digest against the diff-id given to `begin`, syncs, and makes the layer visible.
+    pub fn finish(self) -> Result<CommittedLayer, Error> {
+        Err(Error::Unsupported { what: "layers" })
+    }
+}
+
+impl std::io::Write for LayerWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LayerWriter::write(self, bytes).map_err(std::io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Opens the store below `<root>/layers` with the best back end that this kernel and file system allow (hazard: file-backed
+/// EROFS is gated by kernel release, never by a trial mount). Layers of the other back end stay readable.
+pub fn open_store(root: &std::path::Path, choice: Choice) -> Result<Box<dyn LayerStore>, Error> {
+    let _ = (root, choice);
+    Err(Error::Unsupported { what: "layers" })
+}
+
+/// Which back end new layers get.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// EROFS where the kernel release and the file system of the root allow it, else the tree.
+    #[default]
+    Automatic,
+    /// Only this one; an error where it can't work.
+    Only(BackEnd),
+}
