@@ -2,4 +2,5 @@
 //!
 //! Requests are turned into plans by pure code (`oci`); the pod's monitor and the image store do the work.
 
+pub mod network;
 pub mod oci;

@@ -52,10 +52,10 @@ pub fn resolve(
         gid = id(asked.value)?;
     }
     let mut additional_gids = vec![gid];
-    if security.supplemental_groups_policy() == SupplementalGroupsPolicy::Merge {
-        if let Some(name) = name {
-            additional_gids.extend(groups_of(&name, files.group));
-        }
+    if let Some(name) =
+        name.filter(|_| security.supplemental_groups_policy() == SupplementalGroupsPolicy::Merge)
+    {
+        additional_gids.extend(groups_of(&name, files.group));
     }
     for &extra in &security.supplemental_groups {
         additional_gids.push(id(extra)?);
