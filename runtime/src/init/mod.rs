@@ -1,5 +1,6 @@
-//! The child's side of a container's start: named steps walked between clone and exec.
+//! The child's side: named steps between clone and exec.
 
+pub mod rootfs;
 pub mod step_error;
 
 pub use step_error::StepError;

@@ -10,6 +10,8 @@ pub struct V1Hierarchy {
     pub controllers: Vec<String>,
     /// Where the host mounts it.
     pub mountpoint: PathBuf,
+    /// Which directory of the hierarchy that mount shows (4th field of mountinfo).
+    pub root: PathBuf,
 }
 
 /// What the host is and can do.
@@ -75,6 +77,12 @@ impl HostFacts {
         }
     }
 
+    /// The caller lacks privilege over the initial user namespace.
+    #[must_use]
+    pub fn is_rootless(&self) -> bool {
+        self.euid != 0 || self.in_user_ns
+    }
+
     /// The kernel is at least this release.
     #[must_use]
     pub fn kernel_at_least(&self, major: u32, minor: u32) -> bool {
@@ -106,7 +114,8 @@ fn parse_cgroup_mounts(mountinfo: &str) -> (bool, Vec<V1Hierarchy>) {
     let mut v1: Vec<V1Hierarchy> = Vec::new();
     for line in mountinfo.lines() {
         let Some((left, right)) = line.split_once(" - ") else { continue };
-        let Some(target) = left.split(' ').nth(4) else { continue };
+        let mut left = left.split(' ').skip(3);
+        let (Some(root), Some(target)) = (left.next(), left.next()) else { continue };
         let mut right = right.split(' ');
         let (fstype, options) = (right.next().unwrap_or_default(), right.nth(1).unwrap_or_default());
         if fstype == "cgroup2" && target == "/sys/fs/cgroup" {
@@ -114,7 +123,11 @@ fn parse_cgroup_mounts(mountinfo: &str) -> (bool, Vec<V1Hierarchy>) {
         }
         if fstype == "cgroup" && !v1.iter().any(|h| h.mountpoint == Path::new(target)) {
             let controllers = options.split(',').filter(|o| is_controller(o)).map(str::to_owned).collect();
-            v1.push(V1Hierarchy { controllers, mountpoint: PathBuf::from(target) });
+            v1.push(V1Hierarchy {
+                controllers,
+                mountpoint: PathBuf::from(target),
+                root: PathBuf::from(root),
+            });
         }
     }
     (unified, v1)
