@@ -1,1 +1,87 @@
-fn main() {}
+//! The project's own commands: `cargo xtask test | lint | bench | quickstart | packages`.
+//!
+//! Kept small and free of the product's crates, so that it builds on a machine that has nothing but Rust: it is what
+//! installs the rest (`packages`), builds the workspace once (`build`), and runs every test program (`suite`).
+
+mod build;
+mod libtest;
+mod packages;
+mod process;
+mod quickstart;
+mod skips;
+mod suite;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  test [FILTER…]   install what is missing, build everything, run every test; FILTER selects test programs by name
+  lint             formatting and clippy, warnings denied
+  bench [ARG…]     the runtime against runc and crun and against the bare floor; writes docs/performance.md
+  quickstart       build, install what is missing, run a first container
+  packages         install the Debian packages that the tests use
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (verb, rest) = args.split_first().map_or(("help", &args[..]), |(verb, rest)| (verb.as_str(), rest));
+    let root = workspace_root();
+    let outcome = match verb {
+        "test" => packages::install(packages::FOR_TESTS).and_then(|()| suite::run(&root, rest)),
+        "lint" => lint(&root),
+        "bench" => packages::install(packages::FOR_TESTS).and_then(|()| bench(&root, rest)),
+        "quickstart" => packages::install(packages::FOR_QUICKSTART).and_then(|()| quickstart::run(&root)),
+        "packages" => packages::install(packages::FOR_TESTS),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        other => Err(format!("unknown command {other}\n\n{USAGE}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The directory of the workspace's manifest, independent of where the command is called.
+fn workspace_root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// The cargo that runs us, so that a toolchain override stays in force.
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
+
+fn succeed(command: &mut Command, what: &str) -> Result<(), String> {
+    let status = command.status().map_err(|error| format!("{what}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{what}: {status}")) }
+}
+
+fn lint(root: &Path) -> Result<(), String> {
+    succeed(cargo(root).args(["fmt", "--all", "--check"]), "cargo fmt --check")?;
+    let mut clippy = cargo(root);
+    clippy
+        .args(["clippy", "--workspace", "--all-targets"])
+        .args(build::FEATURES)
+        .args(["--", "-D", "warnings"]);
+    succeed(&mut clippy, "cargo clippy")
+}
+
+fn bench(root: &Path, rest: &[String]) -> Result<(), String> {
+    let release = ["build", "--release", "-p", "coracle-runtime", "-p", "coracle-bench", "--bins"];
+    succeed(cargo(root).args(release), "cargo build --release")?;
+    let target = build::target_dir(root)?;
+    let mut program = Command::new(target.join("release/coracle-bench"));
+    program.current_dir(root).env("CORACLE", target.join("release/coracle")).args(rest);
+    succeed(&mut program, "coracle-bench")
+}
