@@ -3,3 +3,4 @@
 
 pub mod seccomp;
 pub mod selfexec;
+pub mod worker;

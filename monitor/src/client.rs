@@ -1,0 +1,116 @@
+//! The daemon's side: one connection a request, blocking with a deadline. Call it off the async threads.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::protocol::{Reply, Request};
+use crate::wire;
+
+/// Why a request got no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No monitor answers at the socket.
+    #[error("monitor {path}: {source}")]
+    Unreachable { path: PathBuf, source: io::Error },
+    /// The monitor refused or its work failed.
+    #[error("{message}")]
+    Failed { kind: String, message: String },
+    /// An answer of another kind than asked for.
+    #[error("monitor answered {0:?}")]
+    Unexpected(Box<Reply>),
+}
+
+/// A pod's monitor, by its directory.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// A connection on which more answers follow.
+#[derive(Debug)]
+pub struct Pending {
+    socket: OwnedFd,
+    path: PathBuf,
+}
+
+impl Client {
+    #[must_use]
+    pub fn new(directory: &Path) -> Self {
+        Self { socket: directory.join("monitor.sock") }
+    }
+
+    /// Sends a request and waits for its first answer.
+    pub fn call(
+        &self,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+        deadline: Duration,
+    ) -> Result<(Reply, Vec<OwnedFd>), Error> {
+        let pending = self.send(request, descriptors)?;
+        pending.next(Some(deadline))
+    }
+
+    /// Sends a request that is answered by `Done` or `Started`.
+    pub fn request(&self, request: &Request, deadline: Duration) -> Result<Reply, Error> {
+        Ok(self.call(request, &[], deadline)?.0)
+    }
+
+    /// Sends a request; the answers are read from what is returned.
+    pub fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<Pending, Error> {
+        let fail = |source: io::Error| Error::Unreachable { path: self.socket.clone(), source };
+        let connect = || -> io::Result<OwnedFd> {
+            let socket = rustix::net::socket_with(
+                AddressFamily::UNIX,
+                SocketType::SEQPACKET,
+                SocketFlags::CLOEXEC,
+                None,
+            )?;
+            rustix::net::connect(&socket, &SocketAddrUnix::new(&self.socket)?)?;
+            Ok(socket)
+        };
+        let socket = connect().map_err(fail)?;
+        wire::send(&socket, request, descriptors).map_err(fail)?;
+        Ok(Pending { socket, path: self.socket.clone() })
+    }
+}
+
+impl Pending {
+    /// Waits for the next answer; without a deadline as long as the monitor lives.
+    pub fn next(&self, deadline: Option<Duration>) -> Result<(Reply, Vec<OwnedFd>), Error> {
+        let fail = |source: io::Error| Error::Unreachable { path: self.path.clone(), source };
+        set_socket_timeout(&self.socket, Timeout::Recv, deadline).map_err(|e| fail(e.into()))?;
+        match wire::receive::<Reply>(&self.socket).map_err(fail)? {
+            Some((Reply::Failed { kind, message }, _)) => Err(Error::Failed { kind, message }),
+            Some(answer) => Ok(answer),
+            None => Err(fail(io::Error::new(io::ErrorKind::ConnectionReset, "it hung up"))),
+        }
+    }
+}
+
+/// Starts a monitor and waits until its socket is bound.
+pub fn spawn(binary: &Path, directory: &Path, runtime: &Path) -> io::Result<Child> {
+    use std::io::Read;
+    let mut child = Command::new(binary)
+        .arg("--directory")
+        .arg(directory)
+        .arg("--runtime")
+        .arg(runtime)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(|e| io::Error::new(e.kind(), format!("run {}: {e}", binary.display())))?;
+    let mut told = [0u8; 1];
+    let ready = child.stdout.take().map(|mut out| out.read(&mut told));
+    if matches!(ready, Some(Ok(1))) {
+        return Ok(child);
+    }
+    let status = child.wait()?;
+    Err(io::Error::other(format!("{} ended before it was ready: {status}", binary.display())))
+}
