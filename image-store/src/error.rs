@@ -28,6 +28,27 @@ pub enum ErrorKind {
 pub trait Kind: std::error::Error {
     /// The class of this failure.
     fn kind(&self) -> ErrorKind;
+
+    /// What the user can do about it, where that is known.
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Renders an error and its causes on one line, as `a: b: c`, without a cause that its parent's text ends with already.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 impl ErrorKind {

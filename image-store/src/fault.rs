@@ -8,6 +8,12 @@
 #[error("fault injected at {0}")]
 pub struct Injected(pub &'static str);
 
+impl From<Injected> for std::io::Error {
+    fn from(fault: Injected) -> Self {
+        Self::other(fault)
+    }
+}
+
 /// Passes the fault point `name`: `Ok(())` unless a test asked for something else.
 #[cfg(not(feature = "fault-points"))]
 #[inline(always)]

@@ -12,7 +12,7 @@ pub struct DiffId([u8; 32]);
 impl DiffId {
     /// The diff-id of these digest bytes.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
