@@ -6,6 +6,8 @@ pub mod devices;
 mod host;
 pub mod mount_options;
 pub mod mounts;
+pub mod namespaces;
+pub mod process;
 pub mod rootfs;
 
 pub use host::{HostFacts, V1Hierarchy};

@@ -4,3 +4,18 @@
 pub mod seccomp;
 pub mod selfexec;
 pub mod worker;
+pub mod clone;
+pub mod descriptors;
+pub mod keyring;
+pub mod namespaces;
+pub mod network;
+pub mod schedule;
+pub mod selfexec;
+pub mod signals;
+
+use std::io;
+
+/// Turns a system call's return value into a result.
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
