@@ -1,17 +1,17 @@
 //! The boundary to the kernel: the only module with `unsafe`. Typed descriptors and values in, `io::Result` out.
 #![allow(unsafe_code)]
 
-pub mod seccomp;
-pub mod selfexec;
-pub mod worker;
 pub mod clone;
 pub mod descriptors;
 pub mod keyring;
 pub mod namespaces;
 pub mod network;
 pub mod schedule;
+pub mod seccomp;
+pub mod selfexec;
 pub mod selfexec;
 pub mod signals;
+pub mod worker;
 
 use std::io;
 
