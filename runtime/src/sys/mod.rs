@@ -9,7 +9,6 @@ pub mod network;
 pub mod schedule;
 pub mod seccomp;
 pub mod selfexec;
-pub mod selfexec;
 pub mod signals;
 pub mod worker;
 
