@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod digest;
+mod erofs;
 pub mod error;
 pub mod fault;
 pub mod layer;
@@ -17,6 +18,7 @@ pub mod pull;
 pub mod reference;
 pub mod registry;
 pub mod store;
+pub mod tar;
 
 pub use digest::Digest;
 pub use error::{ErrorKind, Kind};

@@ -3,8 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::path::PathError;
 use super::{BackEnd, DiffId};
 use crate::error::{ErrorKind, Kind};
+use crate::{fault, mount, tar};
 
 /// An error of the layer store.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,12 @@ pub enum Error {
         /// What came.
         actual: DiffId,
     },
+    /// `finish` after a failed `write`.
+    #[error("layer {diff_id}: an earlier write failed")]
+    WriterFailed {
+        /// Which layer.
+        diff_id: DiffId,
+    },
     /// A committed layer that is damaged.
     #[error("layer {diff_id} is damaged: {what}")]
     Damaged {
@@ -52,6 +60,48 @@ pub enum Error {
         /// What was asked for.
         what: &'static str,
     },
+    /// The stream is no acceptable tar.
+    #[error(transparent)]
+    Tar(#[from] tar::Error),
+    /// An entry's path is refused.
+    #[error("entry {path:?}")]
+    Path {
+        /// The path as it stands in the archive.
+        path: String,
+        /// Why.
+        source: PathError,
+    },
+    /// An entry that no tree can hold.
+    #[error("entry {path:?} {reason}")]
+    Entry {
+        /// The path as it stands in the archive.
+        path: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A hard link to what the layer does not hold.
+    #[error("entry {path:?}: there is no file {target:?} to link to")]
+    HardLink {
+        /// The new name.
+        path: String,
+        /// The missing one.
+        target: String,
+    },
+    /// The layer has more files than its index may take memory for.
+    #[error("the layer has too many files")]
+    TooManyFiles,
+    /// The layer is too large for its format.
+    #[error("the layer is too large: {what}")]
+    TooLarge {
+        /// What is.
+        what: &'static str,
+    },
+    /// A mount failed.
+    #[error(transparent)]
+    Mount(#[from] mount::Error),
+    /// A test asked for it.
+    #[error(transparent)]
+    Injected(#[from] fault::Injected),
     /// A system call on a path failed.
     #[error("{action} {}", path.display())]
     Io {
@@ -78,8 +128,15 @@ impl Error {
 impl Kind for Error {
     fn kind(&self) -> ErrorKind {
         match self {
+            Self::WriterFailed { .. } => ErrorKind::Conflict,
             Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::DiffId { .. } => ErrorKind::Invalid,
+            Self::DiffId { .. } | Self::Path { .. } | Self::Entry { .. } | Self::HardLink { .. } => {
+                ErrorKind::Invalid
+            }
+            Self::TooManyFiles | Self::TooLarge { .. } => ErrorKind::Exhausted,
+            Self::Tar(source) => source.kind(),
+            Self::Mount(source) => source.kind(),
+            Self::Injected(_) => ErrorKind::Kernel,
             Self::DigestMismatch { .. } | Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::BackEnd { .. } | Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Io { source, .. } => ErrorKind::from_io(source),

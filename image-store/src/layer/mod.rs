@@ -13,15 +13,31 @@
 //! whole. A crash leaves at most a directory in `.staging` or `.trash`; [`LayerStore::sweep`] removes those whose
 //! writer is gone (the lock on the directory tells).
 
+mod choice;
 mod diff_id;
+mod erofs_layers;
 mod error;
+pub(crate) mod model;
+mod path;
+mod record;
+mod staging;
+mod store;
+mod tree_digest;
+mod tree_layers;
+mod writer;
+pub(crate) mod xattr;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use choice::{open_store, why_not_erofs};
 pub use diff_id::DiffId;
+pub use erofs_layers::ErofsLayers;
 pub use error::Error;
+pub use path::PathError;
+pub use tree_layers::TreeLayers;
+pub use writer::LayerWriter;
 
 /// Which of the two back ends wrote a layer; recorded with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -92,48 +108,6 @@ pub struct Usage {
     pub bytes: u64,
     /// Files, directories and other inodes.
     pub inodes: u64,
-}
-
-/// Takes a layer's uncompressed tar, in order, in pieces of any size. Dropped unfinished it leaves nothing.
-#[derive(Debug)]
-pub struct LayerWriter {
-    _private: (),
-}
-
-impl LayerWriter {
-    /// Takes the next bytes. An error is final: drop the writer.
-    pub fn write(&mut self, _bytes: &[u8]) -> Result<(), Error> {
-        Err(Error::Unsupported { what: "layers" })
-    }
-
-    /// Bytes taken so far.
-    #[must_use]
-    pub fn position(&self) -> u64 {
-        0
-    }
-
-    /// Checks the digest against the diff-id given to `begin`, syncs, and makes the layer visible.
-    pub fn finish(self) -> Result<CommittedLayer, Error> {
-        Err(Error::Unsupported { what: "layers" })
-    }
-}
-
-impl std::io::Write for LayerWriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        LayerWriter::write(self, bytes).map_err(std::io::Error::other)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Opens the store below `<root>/layers` with the best back end that this kernel and file system allow (hazard: file-backed
-/// EROFS is gated by kernel release, never by a trial mount). Layers of the other back end stay readable.
-pub fn open_store(root: &std::path::Path, choice: Choice) -> Result<Box<dyn LayerStore>, Error> {
-    let _ = (root, choice);
-    Err(Error::Unsupported { what: "layers" })
 }
 
 /// Which back end new layers get.

@@ -1,0 +1,218 @@
+//! What both back ends share: the directories, the records, mounts of either kind of layer, verification, usage.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::MountAttrFlags;
+use sha2::{Digest, Sha256};
+
+use super::erofs_layers::{INDEX, TAR};
+use super::record::Record;
+use super::staging::{self, STAGING, Staging, TRASH};
+use super::tree_layers::TREE;
+use super::{BackEnd, CommittedLayer, DiffId, Error, LayerMount, Usage, tree_digest};
+use crate::mount;
+
+/// The layers below one root, whichever back end wrote them.
+#[derive(Debug, Clone)]
+pub(super) struct Layers {
+    path: PathBuf,
+    mounts: Arc<Mutex<HashMap<DiffId, Weak<LayerMount>>>>,
+}
+
+impl Layers {
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        let path = root.join("layers");
+        for directory in [path.clone(), path.join(STAGING), path.join(TRASH)] {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+            made.map_err(Error::io("make the directory", &directory))?;
+        }
+        Ok(Self { path, mounts: Arc::default() })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn commit(&self, staging: Staging, diff_id: &DiffId) -> Result<CommittedLayer, Error> {
+        let target = self.path.join(diff_id.hex());
+        if let Ok(layer) = self.committed(diff_id) {
+            return Ok(layer);
+        }
+        // There may be a directory whose record is unreadable: it is replaced.
+        staging::discard(&self.path, diff_id)?;
+        staging.commit(&target)?;
+        self.committed(diff_id)
+    }
+
+    pub fn committed(&self, diff_id: &DiffId) -> Result<CommittedLayer, Error> {
+        let path = self.path.join(diff_id.hex());
+        let record = Record::load(&path, diff_id)?;
+        Ok(CommittedLayer {
+            diff_id: *diff_id,
+            back_end: record.back_end,
+            path,
+            tar_size: record.tar_size,
+            disk_bytes: record.disk_bytes,
+            inodes: record.inodes,
+        })
+    }
+
+    pub fn list(&self) -> Result<Vec<DiffId>, Error> {
+        let entries = fs::read_dir(&self.path).map_err(Error::io("list", &self.path))?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(Error::io("list", &self.path))?.file_name();
+            found.extend(name.to_str().and_then(DiffId::from_hex));
+        }
+        Ok(found)
+    }
+
+    pub fn mount(&self, diff_id: &DiffId) -> Result<Arc<LayerMount>, Error> {
+        // Held while mounting: of two callers at once the second waits and shares the first one's mount.
+        let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mount) = mounts.get(diff_id).and_then(Weak::upgrade) {
+            return Ok(mount);
+        }
+        let layer = self.committed(diff_id)?;
+        let fd = match layer.back_end {
+            BackEnd::Erofs => mount_erofs(&layer.path)?,
+            BackEnd::Tree => mount_tree(&layer.path)?,
+        };
+        let mount = Arc::new(LayerMount { diff_id: *diff_id, fd });
+        mounts.retain(|_, mount| mount.strong_count() > 0);
+        mounts.insert(*diff_id, Arc::downgrade(&mount));
+        Ok(mount)
+    }
+
+    pub fn verify(&self, diff_id: &DiffId) -> Result<(), Error> {
+        let path = self.path.join(diff_id.hex());
+        let record = Record::load(&path, diff_id)?;
+        let damaged = |what| Err(Error::Damaged { diff_id: *diff_id, what });
+        match record.back_end {
+            BackEnd::Erofs => {
+                if file_digest(&path.join(INDEX))?.hex() != record.digest {
+                    return damaged("index.erofs has changed");
+                }
+                if file_digest(&path.join(TAR))? != *diff_id {
+                    return damaged("layer.tar has another digest");
+                }
+            }
+            BackEnd::Tree => {
+                if tree_digest::digest(&path.join(TREE))?.hex() != record.digest {
+                    return damaged("a file of the tree has changed");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn remove(&self, diff_id: &DiffId) -> Result<(), Error> {
+        if staging::discard(&self.path, diff_id)? {
+            Ok(())
+        } else {
+            Err(Error::NotFound { diff_id: *diff_id })
+        }
+    }
+}
+
+/// The trait's methods that are the same for both back ends; each has its own `new_writer` and the store as field 0.
+macro_rules! impl_layer_store {
+    ($store:ty) => {
+        impl $crate::layer::LayerStore for $store {
+            fn begin(
+                &self,
+                diff_id: $crate::layer::DiffId,
+            ) -> Result<$crate::layer::LayerWriter, $crate::layer::Error> {
+                $crate::fault::point("layer.begin")?;
+                self.new_writer(diff_id)
+            }
+            fn open(
+                &self,
+                diff_id: &$crate::layer::DiffId,
+            ) -> Result<$crate::layer::CommittedLayer, $crate::layer::Error> {
+                self.0.committed(diff_id)
+            }
+            fn list(&self) -> Result<Vec<$crate::layer::DiffId>, $crate::layer::Error> {
+                self.0.list()
+            }
+            fn mount(
+                &self,
+                diff_id: &$crate::layer::DiffId,
+            ) -> Result<std::sync::Arc<$crate::layer::LayerMount>, $crate::layer::Error> {
+                self.0.mount(diff_id)
+            }
+            fn verify(&self, diff_id: &$crate::layer::DiffId) -> Result<(), $crate::layer::Error> {
+                self.0.verify(diff_id)
+            }
+            fn remove(&self, diff_id: &$crate::layer::DiffId) -> Result<(), $crate::layer::Error> {
+                self.0.remove(diff_id)
+            }
+            fn usage(&self) -> Result<$crate::layer::Usage, $crate::layer::Error> {
+                $crate::layer::store::usage_below(self.0.path())
+            }
+            fn sweep(&self) -> Result<usize, $crate::layer::Error> {
+                $crate::layer::staging::sweep(self.0.path())
+            }
+        }
+    };
+}
+pub(super) use impl_layer_store;
+
+/// Blocks and inodes of everything below a directory, itself included. What vanishes on the way is not counted.
+pub(super) fn usage_below(path: &Path) -> Result<Usage, Error> {
+    let mut usage = Usage::default();
+    let mut pending = vec![path.to_owned()];
+    while let Some(path) = pending.pop() {
+        let metadata = match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            metadata => metadata.map_err(Error::io("read", &path))?,
+        };
+        usage.bytes += metadata.blocks() * 512 / if metadata.is_dir() { 1 } else { metadata.nlink().max(1) };
+        usage.inodes += 1;
+        if metadata.is_dir() {
+            let Ok(entries) = fs::read_dir(&path) else { continue };
+            pending.extend(entries.filter_map(Result::ok).map(|entry| entry.path()));
+        }
+    }
+    Ok(usage)
+}
+
+fn file_digest(path: &Path) -> Result<DiffId, Error> {
+    let mut file = fs::File::open(path).map_err(Error::io("open", path))?;
+    let mut digest = Sha256::new();
+    std::io::copy(&mut file, &mut DigestWriter(&mut digest)).map_err(Error::io("read", path))?;
+    Ok(DiffId::from_bytes(digest.finalize().into()))
+}
+
+struct DigestWriter<'a>(&'a mut Sha256);
+
+impl std::io::Write for DigestWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(super) fn mount_erofs(directory: &Path) -> Result<std::os::fd::OwnedFd, Error> {
+    let context = mount::Context::open("erofs")?;
+    context.string("source", directory.join(INDEX))?;
+    context.string("device", directory.join(TAR))?;
+    Ok(context.mount(MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV)?)
+}
+
+fn mount_tree(directory: &Path) -> Result<std::os::fd::OwnedFd, Error> {
+    let path = directory.join(TREE);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let tree = rustix::fs::openat(CWD, &path, flags, Mode::empty()).map_err(Error::io("open", &path))?;
+    use std::os::fd::AsFd;
+    mount::clone_mount(tree.as_fd()).map_err(Error::io("clone the mount of", &path))
+}
