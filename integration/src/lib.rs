@@ -1,1 +1,18 @@
-//! (to be written)
+//! The harness of the suites that need a real kernel: bundles, runtimes, terminals, and what a test may leave behind.
+//!
+//! A suite speaks to a [`Runtime`], which is `coracle` or one of its peers, through a [`Container`] that owns its bundle,
+//! its state root and its id. Everything a container makes carries that id, so that leaks are found (`leaks`) while other
+//! tests run beside it. Every wait has a deadline.
+
+pub mod bundle;
+pub mod console;
+pub mod container;
+pub mod inside;
+pub mod leaks;
+pub mod privilege;
+pub mod runtime;
+pub mod wait;
+
+pub use bundle::Bundle;
+pub use container::Container;
+pub use runtime::{Outcome, Runtime};

@@ -1,0 +1,10 @@
+//! The runtime's suites on a real kernel, each on `coracle` with runc as the oracle.
+//!
+//! `CORACLE_TEST_RUNTIME=runc` runs the same suites on runc: an expectation that runc fails is a question.
+
+mod attacks;
+mod callers;
+mod differential;
+mod faults;
+mod inherited;
+mod lifecycle;
