@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::Winsize;
 
 use crate::runtime::{Outcome, wait};
 
@@ -40,6 +41,8 @@ fn open_pair() -> (File, File) {
     unlockpt(&master).expect("unlockpt");
     let name = ptsname(&master, Vec::new()).expect("ptsname");
     let path = Path::new(name.to_str().expect("name of the terminal"));
+    let size = Winsize { ws_row: 33, ws_col: 101, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&master, size).expect("size of the terminal");
     let slave = File::options().read(true).write(true).open(path).expect("terminal");
     (File::from(master), slave)
 }

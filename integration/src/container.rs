@@ -174,7 +174,6 @@ impl Drop for Container {
         if !self.finished {
             self.delete_by_force();
         }
-        leaks::remove_cgroup_parent();
     }
 }
 

@@ -5,6 +5,8 @@
 pub struct Report {
     pub passed: usize,
     pub failed: usize,
+    /// Names of the tests that failed, as the harness lists them at its end.
+    pub failed_names: Vec<String>,
     /// Names of the tests marked `#[ignore]`.
     pub ignored: Vec<String>,
     /// Whether the harness came to its last line; it does not when the program is killed.
@@ -32,7 +34,14 @@ pub fn parse(output: &str) -> Report {
         report.passed = counted(summary, "passed").unwrap_or(report.passed);
         report.failed = counted(summary, "failed").unwrap_or(report.failed);
     }
+    report.failed_names = listed_failures(output);
     report
+}
+
+/// The names below the last `failures:`, which no other output can tear.
+fn listed_failures(output: &str) -> Vec<String> {
+    let Some((_, list)) = output.rsplit_once("\nfailures:\n") else { return Vec::new() };
+    list.lines().map_while(|line| line.strip_prefix("    ")).map(str::to_owned).collect()
 }
 
 /// The part of the output that tells why tests failed: their captured output and panics.
@@ -67,9 +76,19 @@ mod tests {
     fn a_complete_run_counts_by_its_last_line() {
         let report = parse(
             "running 3 tests\ntest a ... ok\ntest b::c ... FAILED\ntest d ... ignored, slow\n\
+             \nfailures:\n\n---- b::c stdout ----\nx\n\nfailures:\n    b::c\n\n\
              test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n",
         );
-        assert_eq!(report, Report { passed: 1, failed: 1, ignored: vec!["d".to_owned()], complete: true });
+        assert_eq!(
+            report,
+            Report {
+                passed: 1,
+                failed: 1,
+                failed_names: vec!["b::c".to_owned()],
+                ignored: vec!["d".to_owned()],
+                complete: true
+            }
+        );
     }
 
     #[test]

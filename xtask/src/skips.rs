@@ -2,6 +2,8 @@
 //!
 //! A test that cannot run here appends `SKIP <test>: <reason>` to the file that `CORACLE_SKIPS` names and returns.
 //! `tests/skips.txt` lists the names that may do so, one a line, `#` begins a comment; a name may end in `*`.
+//! `tests/known-failures.txt` has the same form: defects that are known and written down. They are counted with the
+//! skipped ones, never with the passed.
 
 use std::path::Path;
 

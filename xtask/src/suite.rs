@@ -21,6 +21,12 @@ struct Outcome {
     output: String,
 }
 
+/// What may skip and what is known to fail.
+struct Lists {
+    skips: Vec<String>,
+    known_failures: Vec<String>,
+}
+
 struct Directories {
     target: PathBuf,
     logs: PathBuf,
@@ -29,7 +35,10 @@ struct Directories {
 /// Builds, runs, prints the failures and the counts; an error unless all passed and every skip is allowed.
 pub fn run(root: &Path, filters: &[String]) -> Result<(), String> {
     process::become_subreaper()?;
-    let allowed = skips::allowed(&root.join("tests/skips.txt"))?;
+    let lists = Lists {
+        skips: skips::allowed(&root.join("tests/skips.txt"))?,
+        known_failures: skips::allowed(&root.join("tests/known-failures.txt"))?,
+    };
     let started = Instant::now();
     let programs = build::all_targets(root)?;
     println!("built {} test programs in {:.0} s", programs.len(), started.elapsed().as_secs_f64());
@@ -41,11 +50,23 @@ pub fn run(root: &Path, filters: &[String]) -> Result<(), String> {
     let mut results = Vec::new();
     for program in programs.iter().filter(|program| selected(program, filters)) {
         let started = Instant::now();
-        let result = run_one(program, &directories)?;
+        let mut result = run_one(program, &directories)?;
+        forgive(&mut result, &lists.known_failures);
         print_line(&result, started.elapsed());
         results.push(result);
     }
-    conclude(&results, &allowed)
+    remove_cgroup_parent();
+    conclude(&results, &lists)
+}
+
+/// Removes the control group that test containers lived below; no test can, because others may still use it.
+fn remove_cgroup_parent() {
+    for mount in std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+        if let (true, Some(root)) = (mount.contains(" - cgroup"), mount.split(' ').nth(4)) {
+            let _ = std::fs::remove_dir(Path::new(root).join("coracle-test/podman"));
+            let _ = std::fs::remove_dir(Path::new(root).join("coracle-test"));
+        }
+    }
 }
 
 fn selected(program: &TestProgram, filters: &[String]) -> bool {
@@ -86,6 +107,18 @@ fn run_one(program: &TestProgram, directories: &Directories) -> Result<Outcome, 
     Ok(Outcome { name: program.name.clone(), report, skips: skipped, fault, output })
 }
 
+/// The reason under which a known failure is counted.
+const KNOWN: &str = "fails, see tests/known-failures.txt";
+
+/// Counts failures that are known as skipped.
+fn forgive(result: &mut Outcome, known: &[String]) {
+    let failed = std::mem::take(&mut result.report.failed_names);
+    for test in failed.into_iter().filter(|test| skips::is_allowed(known, test)) {
+        result.report.failed = result.report.failed.saturating_sub(1);
+        result.skips.push(Skip { test, reason: KNOWN.to_owned() });
+    }
+}
+
 fn print_line(result: &Outcome, took: Duration) {
     let counts = (result.report.passed, result.report.failed, result.skips.len());
     if counts == (0, 0, 0) {
@@ -100,7 +133,7 @@ fn print_line(result: &Outcome, took: Duration) {
 }
 
 /// Prints what failed, what was skipped, and as the last line the counts.
-fn conclude(results: &[Outcome], allowed: &[String]) -> Result<(), String> {
+fn conclude(results: &[Outcome], lists: &Lists) -> Result<(), String> {
     for result in results.iter().filter(|result| result.report.failed > 0) {
         println!("\n==== {} ====", result.name);
         if let Some(fault) = &result.fault {
@@ -111,7 +144,8 @@ fn conclude(results: &[Outcome], allowed: &[String]) -> Result<(), String> {
     let mut unexpected = 0;
     println!();
     for skip in results.iter().flat_map(|result| &result.skips) {
-        let verdict = if skips::is_allowed(allowed, &skip.test) { "skipped" } else { "SKIPPED, NOT ALLOWED" };
+        let allowed = skip.reason == KNOWN || skips::is_allowed(&lists.skips, &skip.test);
+        let verdict = if allowed { "skipped" } else { "SKIPPED, NOT ALLOWED" };
         unexpected += usize::from(verdict != "skipped");
         println!("{verdict}: {} ({})", skip.test, skip.reason);
     }
