@@ -1,0 +1,129 @@
+//! All layers of an image: which are missing, a few at a time, each fetched by one only.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt as _};
+use tokio::sync::mpsc;
+
+use super::fetch::Fetch;
+use super::ingest::Ingest;
+use super::resolve::Resolved;
+use super::{Error, Inner, blocking, unpack};
+use crate::manifest::Descriptor;
+use crate::progress::{Event, Progress};
+use crate::registry::Registry;
+use crate::store::{ImageRecord, LayerRecord};
+
+/// Pieces on their way from the network to the disk; the HTTP client makes them up to some 100 KiB long.
+const CHANNEL: usize = 32;
+/// How often content that turns out bad is fetched anew.
+const CONTENT_ATTEMPTS: usize = 2;
+
+/// Brings all layers of the image into the store.
+pub(super) async fn fetch_all(
+    inner: &Arc<Inner>,
+    registry: &Arc<Registry>,
+    resolved: &Resolved,
+    image: &ImageRecord,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let layers = image.layers.iter().map(|layer| (layer.blob, layer.size)).collect();
+    progress.emit(&Event::Resolved { digest: resolved.digest, layers });
+    // The same layer may occur twice (an empty one often does).
+    let mut seen = HashSet::new();
+    let wanted = image.layers.iter().filter(|layer| seen.insert(layer.diff_id)).cloned();
+    let fetches: Vec<_> = wanted.map(|layer| named(inner, registry, layer, progress)).collect();
+    let parallel = inner.http.config().parallel_layers.max(1);
+    let mut running = stream::iter(fetches).buffer_unordered(parallel);
+    while let Some(result) = running.next().await {
+        result?;
+    }
+    Ok(())
+}
+
+fn named<'a>(
+    inner: &'a Arc<Inner>,
+    registry: &'a Arc<Registry>,
+    layer: LayerRecord,
+    progress: &'a Progress,
+) -> BoxFuture<'a, Result<(), Error>> {
+    async move {
+        let in_layer = |source| Error::InLayer { blob: layer.blob, source: Box::new(source) };
+        fetch_layer(inner, registry, &layer, progress).await.map_err(in_layer)
+    }
+    .boxed()
+}
+
+async fn fetch_layer(
+    inner: &Arc<Inner>,
+    registry: &Arc<Registry>,
+    layer: &LayerRecord,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let _turn = inner.layer_locks.lock(layer.diff_id).await;
+    if inner.has(layer) {
+        progress.emit(&Event::LayerExists { layer: layer.blob });
+        return Ok(());
+    }
+    for attempt in 1.. {
+        let ingest = Ingest::acquire(&inner.store, &layer.blob, layer.size).await?;
+        // Another process may have been the one that we waited for.
+        if inner.has(layer) {
+            drop(ingest);
+            progress.emit(&Event::LayerExists { layer: layer.blob });
+            return Ok(());
+        }
+        match fetch_once(inner, registry, layer, ingest, progress).await {
+            Err(error) if error.is_bad_content() && attempt < CONTENT_ATTEMPTS => {
+                tracing::warn!(blob = %layer.blob, error = %crate::error::chain(&error), "bad content, fetching it anew");
+            }
+            Err(error) => return Err(error),
+            Ok(()) => break,
+        }
+    }
+    progress.emit(&Event::LayerDone { layer: layer.blob });
+    Ok(())
+}
+
+async fn fetch_once(
+    inner: &Arc<Inner>,
+    registry: &Arc<Registry>,
+    layer: &LayerRecord,
+    mut ingest: Ingest,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let (sender, receiver) = mpsc::channel(CHANNEL);
+    let blob = Descriptor { media_type: layer.media_type.clone(), digest: layer.blob, size: layer.size };
+    let fetch =
+        Fetch { registry, blob: &blob, progress, pieces: sender, position: ingest.length, endpoint: 0 };
+    let (store, layer, told) = (inner.store.clone(), layer.clone(), progress.clone());
+    // Dropping this future drops the sender: the thread sees the channel end without `Piece::End` and gives up.
+    let disk = blocking(move || {
+        let unpacked = unpack::unpack(&store, &layer, &mut ingest, receiver, &told);
+        match unpacked {
+            Ok(_) => ingest.finish(),
+            Err(error) => {
+                if error.is_bad_content() {
+                    ingest.forget();
+                }
+                Err(error)
+            }
+        }
+    });
+    let (fetched, unpacked) = tokio::join!(fetch.run(), disk);
+    match (fetched, unpacked?) {
+        // The disk's side only knows that the network's gave up.
+        (Err(error), Err(Error::Interrupted)) => Err(error),
+        (_, unpacked) => unpacked,
+    }
+}
+
+impl Inner {
+    // A damaged record of a layer counts as none: the layer is written anew.
+    fn has(&self, layer: &LayerRecord) -> bool {
+        self.store.layers().open(&layer.layer()).is_ok()
+    }
+}
