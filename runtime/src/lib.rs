@@ -10,6 +10,7 @@ pub mod fault;
 pub mod hooks;
 pub mod init;
 pub mod launch;
+pub mod log;
 pub mod plan;
 pub mod seccomp;
 pub mod spec;

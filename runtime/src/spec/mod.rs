@@ -1,1 +1,180 @@
-//! (to be written)
+//! The configuration of a bundle: loading it within bounds, checking all of it at once, and the template of `spec`.
+//!
+//! runc is the measure of what is accepted. What Go's decoder takes (null for a zero value, a missing property) is put
+//! right before the strict types read it (`normalise`); what has no effect is a warning, which `--strict` turns into a
+//! refusal. Unknown properties are ignored, as the specification demands.
+
+mod normalise;
+mod template;
+mod validate;
+
+pub use normalise::capability;
+pub use template::{rootless as rootless_template, template};
+pub use validate::{Facts, Report, validate, validate_process};
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+use serde_json::Value;
+
+use crate::error::{ErrorKind, Kind};
+use crate::plan::Problem;
+
+/// The largest config.json that is read. Docker's with the default seccomp profile have 20 KiB.
+pub const CONFIG_LIMIT: u64 = 16 << 20;
+
+const CONFIG: &str = "config.json";
+
+/// A configuration that could be read.
+#[derive(Debug)]
+pub struct Loaded {
+    pub spec: Spec,
+    /// What was put right or left out while reading.
+    pub warnings: Vec<Problem>,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("JSON specification file {CONFIG} not found")]
+    NotFound,
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{}: larger than {limit} bytes", path.display())]
+    TooLarge { path: PathBuf, limit: u64 },
+    #[error("{}: {source}", path.display())]
+    Json { path: PathBuf, source: serde_json::Error },
+    #[error("config cannot be null")]
+    Null,
+    /// Everything that is wrong with it.
+    #[error("{}", join(.0))]
+    Invalid(Vec<Problem>),
+}
+
+fn join(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl Kind for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound => ErrorKind::NotFound,
+            Self::Io { source, .. } => source.raw_os_error().map_or(ErrorKind::Kernel, |e| {
+                ErrorKind::from_errno(rustix::io::Errno::from_raw_os_error(e))
+            }),
+            Self::TooLarge { .. } => ErrorKind::Exhausted,
+            Self::Json { .. } | Self::Null | Self::Invalid(_) => ErrorKind::Invalid,
+        }
+    }
+}
+
+/// Reads `config.json` of a bundle.
+pub fn load(bundle: &Path) -> Result<Loaded, Error> {
+    let path = bundle.join(CONFIG);
+    let file = File::open(&path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => Error::NotFound,
+        _ => Error::Io { path: path.clone(), source },
+    })?;
+    let mut bytes = Vec::new();
+    file.take(CONFIG_LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| Error::Io { path: path.clone(), source })?;
+    if bytes.len() as u64 > CONFIG_LIMIT {
+        return Err(Error::TooLarge { path, limit: CONFIG_LIMIT });
+    }
+    parse(&bytes, &path)
+}
+
+/// Parses the bytes of a configuration; `path` is for errors.
+pub fn parse(bytes: &[u8], path: &Path) -> Result<Loaded, Error> {
+    let mut value = first_value(bytes).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+    if value.is_null() {
+        return Err(Error::Null);
+    }
+    let warnings = normalise::spec(&mut value);
+    match serde_json::from_value(value.clone()) {
+        Ok(spec) => Ok(Loaded { spec, warnings }),
+        Err(source) => Err(Error::Invalid(normalise::locate(&value, &source))),
+    }
+}
+
+/// Parses a process document, as `exec --process` gives it.
+pub fn parse_process(bytes: &[u8]) -> Result<Process, serde_json::Error> {
+    let mut value = first_value(bytes)?;
+    normalise::process(&mut value);
+    serde_json::from_value(value)
+}
+
+/// Parses `linux.resources` on its own, as `update --resources` gives it.
+pub fn parse_resources(bytes: &[u8]) -> Result<LinuxResources, serde_json::Error> {
+    let mut value = serde_json::json!({"linux": {"resources": first_value(bytes)?}});
+    normalise::spec(&mut value);
+    serde_json::from_value(value["linux"]["resources"].take())
+}
+
+/// Go's decoder reads one value and does not look at what follows.
+fn first_value(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+    use serde::de::Error as _;
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
+    values.next().unwrap_or_else(|| Err(serde_json::Error::custom("EOF")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Loaded, String> {
+        parse(text.as_bytes(), Path::new("config.json")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_go_reads_is_read() {
+        let loaded = parsed(
+            r#"{"ociVersion":"1.0.2","process":{"args":["sh"],"cwd":"/","env":null,"capabilities":
+            {"bounding":["CAP_KILL","CAP_NEW_THING"]}},"root":null,"unknown":{"x":1},
+            "linux":{"resources":{"pids":{}},"devices":null}} trailing"#,
+        )
+        .unwrap();
+        assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+        assert_eq!(loaded.warnings[0].field, "process.capabilities.bounding");
+        let process = loaded.spec.process().clone().unwrap();
+        assert_eq!(process.user().uid(), 0);
+        assert_eq!(process.capabilities().clone().unwrap().bounding().clone().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn all_wrong_types_are_named_by_their_path() {
+        let error = parsed(
+            r#"{"ociVersion":"1.0.2","process":{"args":["sh"],"cwd":"/","rlimits":[{"type":"RLIMIT_CPU"},{"type":"X"}]},
+            "mounts":[{"destination":"/a"},{"destination":5}],"linux":{"namespaces":[{"type":"bogus"}]},"hostname":7}"#,
+        )
+        .unwrap_err();
+        for field in ["process.rlimits[1]: ", "mounts[1]: ", "linux.namespaces[0]: ", "hostname: "] {
+            assert!(error.contains(field), "{field} in {error}");
+        }
+    }
+
+    #[test]
+    fn bounds_and_absence() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(load(dir.path()), Err(Error::NotFound)));
+        std::fs::write(dir.path().join(CONFIG), "null").unwrap();
+        assert!(matches!(load(dir.path()), Err(Error::Null)));
+        let file = File::create(dir.path().join(CONFIG)).unwrap();
+        file.set_len(CONFIG_LIMIT + 1).unwrap();
+        assert!(matches!(load(dir.path()), Err(Error::TooLarge { .. })));
+        assert!(parsed("{").unwrap_err().starts_with("config.json: "));
+    }
+
+    #[test]
+    fn the_templates_are_valid() {
+        for text in [template(true), rootless_template(false, 1000, 1000)] {
+            let loaded = parsed(&text).unwrap();
+            assert!(loaded.warnings.is_empty());
+            let report = validate(&loaded.spec, &Facts::example());
+            assert_eq!(report, Report::default());
+        }
+    }
+}

@@ -9,6 +9,12 @@ pub fn now_rfc3339() -> String {
     render(now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
+/// The time of day in whole seconds, as log lines carry it.
+#[must_use]
+pub fn now_rfc3339_seconds() -> String {
+    render(clock_gettime(ClockId::Realtime).tv_sec, 0)
+}
+
 /// Go's `time.RFC3339Nano`: trailing zeros of the fraction are cut.
 pub(crate) fn render(seconds: i64, nanoseconds: u32) -> String {
     let (year, month, day) = civil(seconds.div_euclid(86_400));

@@ -17,10 +17,12 @@ mod identity;
 mod record;
 mod store;
 
-pub use clock::now_rfc3339;
+pub use clock::{now_rfc3339, now_rfc3339_seconds};
 pub use id::validate_id;
 pub use identity::Identity;
-pub use record::{CgroupDriverRecord, Namespace, Record, RecordConfig, Status, VERSION};
+pub use record::{
+    CgroupDriverRecord, Namespace, Record, RecordConfig, SPEC_VERSION, Status, VERSION, namespace_key,
+};
 pub use store::{ContainerDir, Store};
 
 use std::path::PathBuf;

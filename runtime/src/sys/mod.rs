@@ -9,6 +9,7 @@ pub mod network;
 pub mod schedule;
 pub mod seccomp;
 pub mod selfexec;
+pub mod signal_number;
 pub mod signals;
 pub mod worker;
 

@@ -1,0 +1,68 @@
+//! `run`: `create` and `start` in one, in the foreground unless `--detach`.
+
+use super::create::{
+    BUNDLE, CONSOLE_SOCKET, NO_NEW_KEYRING, NO_PIVOT, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS, prepare,
+};
+use super::flags::{Flag, FlagKind, Parsed};
+use super::{Arity, Context, Error, Verb, create, delete};
+use crate::launch::{self, CreateRequest};
+
+pub const VERB: Verb = Verb {
+    name: "run",
+    usage: "create and run a container",
+    arguments: create::VERB.arguments,
+    description: "The run command creates an instance of a container for a bundle. The bundle\nis a directory with a specification file named \"config.json\" and a root\nfilesystem.",
+    flags: &[
+        BUNDLE,
+        CONSOLE_SOCKET,
+        PIDFD_SOCKET,
+        Flag::new(&["detach", "d"], FlagKind::Switch, "detach from the container's process"),
+        Flag::new(&["keep"], FlagKind::Switch, "do not delete the container after it exits"),
+        PID_FILE,
+        Flag::new(
+            &["no-subreaper"],
+            FlagKind::Switch,
+            "disable the use of the subreaper used to reap reparented processes",
+        ),
+        NO_PIVOT,
+        NO_NEW_KEYRING,
+        PRESERVE_FDS,
+    ],
+    arity: Arity::Exactly(1),
+    reorders: true,
+    enters: true,
+    failure: 1,
+    run,
+};
+
+fn run(context: &Context, words: &Parsed) -> Result<u8, Error> {
+    run_unprefixed(context, words).map_err(|error| error.in_verb(format!("{} run", context.name)))
+}
+
+fn run_unprefixed(context: &Context, words: &Parsed) -> Result<u8, Error> {
+    let detach = words.is_on("detach");
+    let request = prepare(context, words, !detach)?;
+    if !detach && !words.is_on("no-subreaper") {
+        let me = rustix::process::getpid();
+        let _ = rustix::process::set_child_subreaper(Some(me));
+    }
+    let created = launch::create(&request)?;
+    let outcome = start_and_wait(&request, created, detach);
+    // An error, or the end of a foreground container, takes the container along.
+    if outcome.is_err() || (!detach && !words.is_on("keep")) {
+        crate::fault::point("run.delete")?;
+        if let Err(error) = delete::delete(context, &request.id, true) {
+            context.log.warn(&error.to_string());
+        }
+    }
+    outcome
+}
+
+fn start_and_wait(request: &CreateRequest, created: launch::Created, detach: bool) -> Result<u8, Error> {
+    crate::fault::point("run.start")?;
+    launch::start(&request.root, &request.id)?;
+    if detach {
+        return Ok(0);
+    }
+    Ok(launch::wait_foreground(created.into())?)
+}

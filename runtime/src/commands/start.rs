@@ -1,0 +1,37 @@
+//! `start`: opens the gate at which the created container waits.
+
+use super::container::Container;
+use super::flags::Parsed;
+use super::{Arity, Context, Error, Verb};
+use crate::launch;
+use crate::state::Status;
+
+pub const VERB: Verb = Verb {
+    name: "start",
+    usage: "executes the user defined process in a created container",
+    arguments: "<container-id>\n\nWhere \"<container-id>\" is your name for the instance of the container that you\nare starting. The name you provide for the container instance must be unique on\nyour host.",
+    description: "The start command executes the user defined process in a created container.",
+    flags: &[],
+    arity: Arity::Exactly(1),
+    reorders: true,
+    enters: false,
+    failure: 1,
+    run,
+};
+
+fn run(context: &Context, words: &Parsed) -> Result<u8, Error> {
+    let container = Container::load(context, &words.args[0])?;
+    match container.status()? {
+        Status::Created => launch::start(&context.root, &container.record.id)?,
+        Status::Stopped => return refuse("cannot start a container that has stopped"),
+        Status::Running => return refuse("cannot start an already running container"),
+        status @ (Status::Creating | Status::Paused) => {
+            return refuse(&format!("cannot start a container in the {status} state"));
+        }
+    }
+    Ok(0)
+}
+
+fn refuse(text: &str) -> Result<u8, Error> {
+    Err(Error::Refused(text.to_owned()))
+}

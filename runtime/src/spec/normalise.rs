@@ -1,0 +1,153 @@
+//! Puts right what Go's JSON decoder accepts and the strict types do not, and finds what is really wrong.
+
+use oci_spec::runtime::{Capability, Spec};
+use serde_json::{Map, Value, json};
+
+use crate::plan::Problem;
+
+const CAPABILITY_SETS: [&str; 5] = ["bounding", "effective", "inheritable", "permitted", "ambient"];
+
+/// What every process property needs beside it to be read on its own.
+const PROCESS_BASE: [(&str, &str); 2] = [("user", "{}"), ("cwd", "\"\"")];
+
+/// Objects whose properties can be read one by one, so that an error is traced into them.
+const OPEN_OBJECTS: [&str; 5] = ["", "process", "linux", "linux.resources", "hooks"];
+
+/// Normalises a configuration in place; returns what was left out.
+pub fn spec(value: &mut Value) -> Vec<Problem> {
+    strip_nulls(value);
+    let mut warnings = Vec::new();
+    if let Some(process_value) = value.get_mut("process") {
+        warnings = process(process_value);
+    }
+    if let Some(resources) = value.pointer_mut("/linux/resources").and_then(Value::as_object_mut) {
+        // A limit has been optional since 1.2: no limit given leaves it alone.
+        if resources.get("pids").is_some_and(|pids| pids.get("limit").is_none()) {
+            resources.remove("pids");
+        }
+    }
+    for name in ["namespaces", "devices"] {
+        drop_empty_strings(value.pointer_mut(&format!("/linux/{name}")), "path");
+    }
+    warnings
+}
+
+/// Normalises a process in place; returns the capabilities that were left out.
+pub fn process(value: &mut Value) -> Vec<Problem> {
+    strip_nulls(value);
+    let Some(process) = value.as_object_mut() else { return Vec::new() };
+    for (key, base) in PROCESS_BASE {
+        if !process.contains_key(key) {
+            process.insert(key.to_owned(), base.parse().unwrap_or(Value::Null));
+        }
+    }
+    // Go's zero value of the priority's structure.
+    if process.get("ioPriority").is_some_and(|p| p.as_object().is_some_and(Map::is_empty)) {
+        process.remove("ioPriority");
+    }
+    let Some(capabilities) = process.get_mut("capabilities") else { return Vec::new() };
+    CAPABILITY_SETS.iter().filter_map(|set| drop_unknown_capabilities(capabilities, set)).collect()
+}
+
+/// runc warns of capabilities that it does not know, and goes on without them.
+fn drop_unknown_capabilities(capabilities: &mut Value, set: &str) -> Option<Problem> {
+    let list = capabilities.get_mut(set)?.as_array_mut()?;
+    let known = |name: &Value| name.as_str().is_none_or(|name| capability(name).is_some());
+    let unknown: Vec<String> =
+        list.iter().filter(|name| !known(name)).filter_map(Value::as_str).map(str::to_owned).collect();
+    list.retain(known);
+    if unknown.is_empty() {
+        return None;
+    }
+    let text = format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" "));
+    Some(Problem::new(format!("process.capabilities.{set}"), text))
+}
+
+/// The capability of a name: upper case and with its prefix, as in runc's table.
+#[must_use]
+pub fn capability(name: &str) -> Option<Capability> {
+    if !name.starts_with("CAP_") || name != name.to_ascii_uppercase() {
+        return None;
+    }
+    serde_json::from_value(Value::String(name.to_owned())).ok()
+}
+
+/// In Go `null` leaves the zero value, which is what an absent property leaves too.
+fn strip_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, child| !child.is_null());
+            map.values_mut().for_each(strip_nulls);
+        }
+        Value::Array(list) => list.iter_mut().for_each(strip_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// `"path": ""` is Go's way to say that there is none.
+fn drop_empty_strings(list: Option<&mut Value>, key: &str) {
+    let Some(list) = list.and_then(Value::as_array_mut) else { return };
+    for entry in list.iter_mut().filter_map(Value::as_object_mut) {
+        if entry.get(key).and_then(Value::as_str) == Some("") {
+            entry.remove(key);
+        }
+    }
+}
+
+/// Finds every property that does not read, by reading each alone. `whole` is the error of the whole, if none is found.
+pub fn locate(value: &Value, whole: &serde_json::Error) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    descend("", value, &mut problems);
+    if problems.is_empty() {
+        problems.push(Problem::new("config.json", whole.to_string()));
+    }
+    problems
+}
+
+fn descend(path: &str, value: &Value, problems: &mut Vec<Problem>) {
+    let Err(error) = serde_json::from_value::<Spec>(alone(path, value)) else { return };
+    let before = problems.len();
+    match value {
+        Value::Object(map) if OPEN_OBJECTS.contains(&path) => {
+            for (key, child) in map {
+                let child_path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                descend(&child_path, child, problems);
+            }
+        }
+        Value::Array(list) => {
+            for (index, child) in list.iter().enumerate() {
+                if let Err(error) = serde_json::from_value::<Spec>(alone(path, &json!([child]))) {
+                    problems.push(Problem::new(format!("{path}[{index}]"), error.to_string()));
+                }
+            }
+        }
+        _ => {}
+    }
+    if problems.len() == before {
+        problems.push(Problem::new(path, error.to_string()));
+    }
+}
+
+/// A configuration that has nothing but `value` at `path`.
+fn alone(path: &str, value: &Value) -> Value {
+    if path.is_empty() {
+        return value.clone();
+    }
+    let mut wrapped = value.clone();
+    let mut rest = path;
+    loop {
+        let (parent, key) = rest.rsplit_once('.').unwrap_or(("", rest));
+        let mut object = Map::new();
+        if parent == "process" {
+            for (name, base) in PROCESS_BASE {
+                object.insert(name.to_owned(), base.parse().unwrap_or(Value::Null));
+            }
+        }
+        object.insert(key.to_owned(), wrapped);
+        wrapped = Value::Object(object);
+        if parent.is_empty() {
+            return wrapped;
+        }
+        rest = parent;
+    }
+}
