@@ -5,56 +5,73 @@
 //! start:  open the exec fifo (the child's write end answers) → poststart hooks
 //! exec:   open namespaces → clone3 into the cgroup → joins → [ready] → execve
 //! ```
-//! Errors of the child arrive as [`StepError`] over a seqpacket socket; its death is seen on its pidfd.
+//! Errors of the child arrive as [`crate::init::StepError`] over a seqpacket socket; its death is seen on its pidfd.
 
+pub mod channel;
+mod create;
+mod deliver;
+mod exec;
+mod foreground;
+mod group;
+mod handles;
+mod handshake;
+mod idmap;
 mod request;
+mod spawn;
+mod start;
+mod terminal;
 
+use std::path::Path;
+
+use oci_spec::runtime::{Hook, LinuxSeccomp, Spec};
+
+pub use foreground::{Foreground, wait_foreground};
 pub use request::{CreateRequest, Created, Error, ExecRequest, Execed, Stdio};
 
+use crate::hooks::Stage;
+use crate::init::StepError;
+use crate::seccomp;
+
 /// Creates the container of `req`: afterwards its init waits at the start gate and the record is on disk.
+///
+/// # Errors
+/// See [`Error`]; nothing is left of a container that could not be created.
 pub fn create(req: &CreateRequest) -> Result<Created, Error> {
-    let _ = req;
-    Err(Error::Unsupported("create".to_owned()))
+    create::create(req)
 }
 
 /// Opens the start gate of container `id` below the state directory `root` and runs its poststart hooks.
-pub fn start(root: &std::path::Path, id: &str) -> Result<(), Error> {
-    let _ = (root, id);
-    Err(Error::Unsupported("start".to_owned()))
+///
+/// # Errors
+/// The container is not in the created state; a hook failed, and then the container is killed.
+pub fn start(root: &Path, id: &str) -> Result<(), Error> {
+    start::start(root, id)
 }
 
 /// Runs another process in a container.
+///
+/// # Errors
+/// The container does not run or is paused; the process can't be started, and then nothing of it is left.
 pub fn exec(req: &ExecRequest) -> Result<Execed, Error> {
-    let _ = req;
-    Err(Error::Unsupported("exec".to_owned()))
+    exec::exec(req)
 }
 
-/// Stays in the foreground until the process ends: forwards signals, copies the terminal; returns its exit code as
-/// a shell would show it (128 + signal).
-pub fn wait_foreground(process: Foreground) -> Result<u8, Error> {
-    let _ = process;
-    Err(Error::Unsupported("wait".to_owned()))
+fn compile_seccomp(profile: &LinuxSeccomp, root: &Path) -> Result<seccomp::Filter, Error> {
+    let cache = root.join(".seccomp");
+    seccomp::compile_cached(profile, &seccomp::Host::current(), &cache)
+        .map_err(|e| StepError::why("compile seccomp profile", "", e).into())
 }
 
-/// What [`wait_foreground`] waits for; made from [`Created`] or [`Execed`].
-#[derive(Debug)]
-pub struct Foreground {
-    /// The process's id in our pid namespace.
-    pub pid: i32,
-    /// Its pidfd.
-    pub pidfd: std::os::fd::OwnedFd,
-    /// Its terminal's master, where it has one and nobody else took it.
-    pub console: Option<std::os::fd::OwnedFd>,
-}
-
-impl From<Created> for Foreground {
-    fn from(c: Created) -> Self {
-        Self { pid: c.pid, pidfd: c.pidfd, console: c.console }
-    }
-}
-
-impl From<Execed> for Foreground {
-    fn from(e: Execed) -> Self {
-        Self { pid: e.pid, pidfd: e.pidfd, console: e.console }
-    }
+fn hooks_of(spec: &Spec, stage: Stage) -> Vec<Hook> {
+    let Some(hooks) = spec.hooks() else { return Vec::new() };
+    #[allow(deprecated)]
+    let list = match stage {
+        Stage::Prestart => hooks.prestart(),
+        Stage::CreateRuntime => hooks.create_runtime(),
+        Stage::CreateContainer => hooks.create_container(),
+        Stage::StartContainer => hooks.start_container(),
+        Stage::Poststart => hooks.poststart(),
+        Stage::Poststop => hooks.poststop(),
+    };
+    list.clone().unwrap_or_default()
 }

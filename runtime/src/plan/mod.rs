@@ -9,6 +9,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod process;
 pub mod rootfs;
+pub mod sysctls;
 
 pub use host::{HostFacts, V1Hierarchy};
 pub use rootfs::{RootfsPlan, plan_rootfs};

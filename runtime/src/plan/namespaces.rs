@@ -257,7 +257,10 @@ fn order(plan: &NamespacePlan, offsets: String, facts: &HostFacts) -> Vec<Step> 
     };
     let own_time = plan.is_new(Kind::Time) && !offsets.is_empty();
     let time_by_parent = own_time && privileged;
-    let again = !privileged && (own_time || matches!(plan.wish(Kind::Pid), Wish::Join(_)));
+    // A new pid namespace belongs to the user namespace that is current at its making, and only its owner mounts proc.
+    let joined_user_owns_pid = matches!(plan.wish(Kind::User), Wish::Join(_)) && plan.is_new(Kind::Pid);
+    let again =
+        joined_user_owns_pid || (!privileged && (own_time || matches!(plan.wish(Kind::Pid), Wish::Join(_))));
 
     let mut steps = Vec::new();
     let mut restores = Vec::new();
@@ -317,14 +320,23 @@ fn child_steps(
     }
     // The cgroups' files are opened by the parent, so that they can be written from any namespace.
     steps.push(Step::JoinCgroups);
-    for (kind, wish) in &plan.wishes {
-        if let Wish::Join(path) = wish
-            && !parent_enters(*kind)
-        {
-            steps.push(Step::Join(*kind, path.clone()));
-            if *kind == Kind::User {
-                steps.push(Step::BecomeRoot);
-            }
+    let mut joins: Vec<(Kind, PathBuf)> = plan
+        .wishes
+        .iter()
+        .filter(|(kind, _)| !parent_enters(*kind))
+        .filter_map(|(kind, wish)| match wish {
+            Wish::Join(path) => Some((*kind, path.clone())),
+            Wish::Keep | Wish::New => None,
+        })
+        .collect();
+    if facts.euid == 0 {
+        // Root may enter everything, whoever owns it, until it gives up its own user namespace.
+        joins.sort_by_key(|(kind, _)| *kind == Kind::User);
+    }
+    for (kind, path) in joins {
+        steps.push(Step::Join(kind, path));
+        if kind == Kind::User {
+            steps.push(Step::BecomeRoot);
         }
     }
     let late = plan

@@ -116,7 +116,7 @@ fn golden_plans() {
             json!({}),
             true,
             0,
-            "clone(pid) cgroups join:user root join:ipc join:uts join:net unshare(cgroup+mnt)",
+            "clone() cgroups join:ipc join:uts join:net join:user root unshare(cgroup+mnt) again(pid)",
         ),
         (
             "new user, host's net and pid",

@@ -62,6 +62,29 @@ pub fn clone_child(args: CloneArgs<'_>, body: impl FnOnce() -> i32) -> io::Resul
     }
 }
 
+/// Makes a sibling that goes on where this process is: `None` in the new process, `Some` in the old one.
+///
+/// The new process is a child of our parent (`CLONE_PARENT`); the caller ends soon.
+///
+/// # Errors
+/// The kernel's; EINVAL for the first process of a pid namespace.
+pub fn clone_parent(flags: u64) -> io::Result<Option<Child>> {
+    let args = CloneArgs { flags: flags | libc::CLONE_PARENT as u64, into_cgroup: None };
+    let mut pidfd: libc::c_int = -1;
+    let result = match clone3(args, &mut pidfd) {
+        Err(error) if unavailable(&error) => clone2(args.flags, &mut pidfd),
+        other => other,
+    };
+    match result? {
+        0 => Ok(None),
+        pid => {
+            // SAFETY: the kernel stored a new descriptor there, which nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Some(Child { pid, pidfd, in_cgroup: true }))
+        }
+    }
+}
+
 /// Ends the process at once: no destructors, no buffers, which belong to the parent's image.
 fn exit_now(code: i32) -> Option<Infallible> {
     // SAFETY: _exit takes any value and does not return.

@@ -4,6 +4,7 @@
 pub mod clone;
 pub mod descriptors;
 pub mod keyring;
+pub mod limits;
 pub mod namespaces;
 pub mod network;
 pub mod schedule;

@@ -1,0 +1,200 @@
+//! The program itself: its look-up in the container's PATH, its environment and the exec.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::StepError;
+use super::step_error::errno_text;
+use crate::plan::process::ProcessPlan;
+use crate::seccomp::Filter;
+use crate::sys::signals;
+
+/// A process to become, and what its steps share.
+#[derive(Debug)]
+pub struct Program {
+    pub process: ProcessPlan,
+    pub seccomp: Option<Filter>,
+    pub may_set_groups: bool,
+    /// The caller's `LISTEN_FDS` was passed on: the program learns its own pid.
+    pub listen_fds: u32,
+    /// `/proc/self` of the host's procfs, opened before the root changes.
+    proc_self: Option<OwnedFd>,
+    path: Option<CString>,
+}
+
+impl Program {
+    /// A program that is not yet looked up.
+    #[must_use]
+    pub fn new(process: ProcessPlan, seccomp: Option<Filter>, may_set_groups: bool, listen_fds: u32) -> Self {
+        Self { process, seccomp, may_set_groups, listen_fds, proc_self: None, path: None }
+    }
+
+    /// Opens `/proc/self` while it is still the host's, which the container can't have replaced.
+    ///
+    /// # Errors
+    /// No procfs.
+    pub fn open_proc(&mut self) -> Result<(), StepError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // In the second child of a joined mount namespace the host's procfs is out of reach: the first one's is kept,
+        // which is of no use to it, and only labels and the gate need it.
+        match rustix::fs::open("/proc/self", flags, Mode::empty()) {
+            Ok(fd) => self.proc_self = Some(fd),
+            Err(e) if self.proc_self.is_none() => return Err(StepError::os("open", "/proc/self", e)),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Our own descriptors as a directory.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn proc_fd(&self) -> Result<OwnedFd, StepError> {
+        let own =
+            self.proc_self.as_ref().ok_or_else(|| StepError::why("open", "/proc/self/fd", "not opened"))?;
+        rustix::fs::openat(own, "fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| StepError::os("open", "/proc/self/fd", e))
+    }
+
+    /// Writes `value` to the first of `names` below `/proc/self/attr` that exists.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn write_attr(
+        &self,
+        names: &[&str],
+        value: &str,
+        step: &'static str,
+        object: &str,
+    ) -> Result<(), StepError> {
+        let own = self.proc_self.as_ref().ok_or_else(|| StepError::why(step, object, "no procfs"))?;
+        let open = |name: &&str| {
+            rustix::fs::openat(own, format!("attr/{name}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        };
+        let file = names.iter().map(open).find(|r| !matches!(r, Err(Errno::NOENT)));
+        let file = file.unwrap_or(Err(Errno::NOENT)).map_err(|e| StepError::os(step, object, e))?;
+        rustix::io::write(&file, value.as_bytes()).map(drop).map_err(|e| StepError::os(step, object, e))
+    }
+
+    /// Adds HOME from the container's `/etc/passwd` where it is missing, and what socket activation needs.
+    pub fn complete_environment(&mut self) {
+        if self.variable(b"HOME").is_none() {
+            let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+            let home = home_of(&passwd, self.process.uid).unwrap_or(b"/");
+            self.set(&[b"HOME=", home].concat());
+        }
+        if self.listen_fds > 0 {
+            self.set(format!("LISTEN_FDS={}", self.listen_fds).as_bytes());
+            self.set(format!("LISTEN_PID={}", rustix::process::getpid().as_raw_nonzero()).as_bytes());
+        }
+    }
+
+    /// Looks the program up as a shell would, with runc's error texts.
+    ///
+    /// # Errors
+    /// Not found, or not executable.
+    pub fn find(&mut self) -> Result<(), StepError> {
+        let name = self.process.args.first().cloned().unwrap_or_default();
+        let path = look_path(&name, self.variable(b"PATH"))
+            .map_err(|cause| StepError::why("exec:", format!("{:?}", name.to_string_lossy()), cause))?;
+        self.path = Some(path);
+        Ok(())
+    }
+
+    /// Becomes the program.
+    ///
+    /// # Errors
+    /// The exec's.
+    pub fn execute(&self) -> Result<(), StepError> {
+        let path = self.path.as_ref().ok_or_else(|| StepError::why("exec", "", "not looked up"))?;
+        signals::reset().map_err(|e| StepError::io("reset signals", "", &e))?;
+        let result = nix::unistd::execve(path, &self.process.args, &self.process.env);
+        let errno = result.map_or_else(|e| e as i32, |_| 0);
+        Err(StepError::os("exec", path.to_string_lossy(), Errno::from_raw_os_error(errno)))
+    }
+
+    fn variable(&self, name: &[u8]) -> Option<&[u8]> {
+        self.process.env.iter().find_map(|v| v.to_bytes().strip_prefix(name)?.strip_prefix(b"="))
+    }
+
+    fn set(&mut self, variable: &[u8]) {
+        let name = variable.split(|b| *b == b'=').next().unwrap_or_default().to_owned();
+        self.process.env.retain(|v| {
+            v.to_bytes().strip_prefix(name.as_slice()).is_none_or(|rest| !rest.starts_with(b"="))
+        });
+        if let Ok(variable) = CString::new(variable) {
+            self.process.env.push(variable);
+        }
+    }
+}
+
+/// The home directory of `uid` in the text of a passwd file.
+fn home_of(passwd: &[u8], uid: u32) -> Option<&[u8]> {
+    passwd.split(|b| *b == b'\n').find_map(|line| {
+        let fields: Vec<&[u8]> = line.split(|b| *b == b':').collect();
+        let id: u32 = std::str::from_utf8(fields.get(2)?).ok()?.parse().ok()?;
+        (id == uid).then(|| fields.get(5).copied()).flatten().filter(|home| !home.is_empty())
+    })
+}
+
+/// Go's `exec.LookPath`: a name with a slash is a path, another is searched; the texts are what tools match.
+fn look_path(name: &CStr, path: Option<&[u8]>) -> Result<CString, String> {
+    let bytes = name.to_bytes();
+    if bytes.contains(&b'/') {
+        let path = Path::new(std::ffi::OsStr::from_bytes(bytes));
+        return executable(path).map(|()| name.to_owned()).map_err(|e| match e {
+            Errno::ACCESS => "permission denied".to_owned(),
+            e => format!("stat {}: {}", path.display(), errno_text(e.raw_os_error())),
+        });
+    }
+    for dir in path.unwrap_or_default().split(|b| *b == b':') {
+        let dir = if dir.is_empty() { b"." } else { dir };
+        let candidate: PathBuf =
+            Path::new(std::ffi::OsStr::from_bytes(dir)).join(std::ffi::OsStr::from_bytes(bytes));
+        if executable(&candidate).is_ok() {
+            return CString::new(candidate.into_os_string().into_vec()).map_err(|e| e.to_string());
+        }
+    }
+    Err("executable file not found in $PATH".to_owned())
+}
+
+fn executable(path: &Path) -> Result<(), Errno> {
+    let stat = rustix::fs::stat(path)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Err(Errno::ACCESS);
+    }
+    match rustix::fs::accessat(rustix::fs::CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
+        // A file system that says nothing about execution: the mode has to do.
+        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) if stat.st_mode & 0o111 != 0 => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_up_as_go_does() {
+        assert_eq!(look_path(c"sh", Some(b"/nowhere:/bin")), Ok(c"/bin/sh".to_owned()));
+        assert_eq!(
+            look_path(c"no-such", Some(b"/bin")),
+            Err("executable file not found in $PATH".to_owned())
+        );
+        assert_eq!(look_path(c"/no/such", None), Err("stat /no/such: no such file or directory".to_owned()));
+        assert_eq!(look_path(c"/etc/passwd", None), Err("permission denied".to_owned()));
+        assert_eq!(look_path(c"/etc", None), Err("permission denied".to_owned()));
+    }
+
+    #[test]
+    fn home_comes_from_passwd() {
+        let text = b"root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/srv:\nbad\n";
+        assert_eq!(home_of(text, 1000), Some(&b"/srv"[..]));
+        assert_eq!(home_of(text, 1), None);
+    }
+}
