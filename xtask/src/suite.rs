@@ -63,10 +63,19 @@ pub fn run(root: &Path, filters: &[String]) -> Result<(), String> {
 fn remove_cgroup_parent() {
     for mount in std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
         if let (true, Some(root)) = (mount.contains(" - cgroup"), mount.split(' ').nth(4)) {
-            let _ = std::fs::remove_dir(Path::new(root).join("coracle-test/podman"));
-            let _ = std::fs::remove_dir(Path::new(root).join("coracle-test"));
+            remove_groups(&Path::new(root).join("coracle-test"));
         }
     }
+}
+
+/// Removes empty groups from the leaves up; what is in use stays.
+fn remove_groups(group: &Path) {
+    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_groups(&entry.path());
+        }
+    }
+    let _ = std::fs::remove_dir(group);
 }
 
 fn selected(program: &TestProgram, filters: &[String]) -> bool {

@@ -1,3 +1,5 @@
+//! The CRI request tables of `oci`.
+
 use std::collections::HashMap;
 
 use k8s_cri::v1::{
