@@ -168,10 +168,11 @@ fn idmap(
     if context.facts.is_rootless() {
         refuse("id-mapped mounts are not supported for rootless containers");
     }
-    if uids.is_empty() && gids.is_empty() {
-        if let Some(source) = context.container_idmap.clone() {
-            return Some(IdMap { recursive, source });
-        }
+    if uids.is_empty()
+        && gids.is_empty()
+        && let Some(source) = context.container_idmap.clone()
+    {
+        return Some(IdMap { recursive, source });
     }
     if uids.is_empty() || gids.is_empty() {
         refuse("id-mapped mounts must have both uid and gid mappings specified");

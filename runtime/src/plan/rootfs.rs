@@ -37,6 +37,10 @@ pub struct RootfsPlan {
     pub readonly_paths: Vec<PathBuf>,
     /// SELinux context of the mounts.
     pub mount_label: Option<String>,
+    /// The working directory of the process, made where missing.
+    pub cwd: Option<PathBuf>,
+    /// The container's group below `/sys/fs/cgroup` on version 2, for where only a bind is allowed. Set by the caller.
+    pub cgroup2_path: Option<PathBuf>,
     /// `--no-pivot`: move and chroot instead of pivot_root. Set by the caller.
     pub no_pivot: bool,
 }
@@ -78,6 +82,8 @@ pub fn plan_rootfs(spec: &Spec, bundle: &Path, facts: &HostFacts) -> Result<Root
         masked_paths: paths(linux.and_then(|l| l.masked_paths().as_deref())),
         readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_deref())),
         mount_label: linux.and_then(|l| l.mount_label().clone()).filter(|l| !l.is_empty()),
+        cwd: spec.process().as_ref().map(|p| clean(p.cwd())),
+        cgroup2_path: None,
         no_pivot: false,
     };
     check_restrictions(&plan, &mut problems);

@@ -5,6 +5,7 @@ pub mod clone;
 pub mod descriptors;
 pub mod keyring;
 pub mod limits;
+pub mod mount;
 pub mod namespaces;
 pub mod network;
 pub mod schedule;
@@ -12,6 +13,7 @@ pub mod seccomp;
 pub mod selfexec;
 pub mod signal_number;
 pub mod signals;
+pub mod user_namespace;
 pub mod worker;
 
 use std::io;

@@ -3,23 +3,46 @@
 //! ```text
 //! parent: plan.open_sources() ─▶ handles ─▶ child: prepare ▶ (hooks) ▶ pivot ▶ [bind_console] ▶ (sysctls) ▶ finish
 //! ```
+//! Every path in the container is resolved by handle below the root, and mounts stay handles until the end: nothing
+//! that an image or another process does to names in between changes what is mounted where.
+
+mod bind;
+mod cgroup;
+mod copy_up;
+mod dev;
+mod filesystem;
+mod path;
+mod procfs;
+mod restrict;
+mod root;
+mod tree;
 
 use super::StepError;
 use crate::plan::RootfsPlan;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use crate::plan::mounts::MountKind;
+use rustix::mount::MountFlags;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use tree::Tree;
 
 /// What the parent opened for the child, and what the steps hand on to each other.
 #[derive(Debug, Default)]
 pub struct RootfsHandles {
     /// One a mount of the plan; only where the child could not open the source itself.
     sources: Vec<Option<OwnedFd>>,
+    /// The tree, from `prepare` on.
+    tree: Option<Tree>,
+    /// Mounts that become read-only at the end, with their destination.
+    late: Vec<(OwnedFd, std::path::PathBuf)>,
 }
 
 impl RootfsHandles {
     /// The descriptors that must survive the child's first close_range.
     pub fn as_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        use std::os::fd::AsFd;
         self.sources.iter().flatten().map(AsFd::as_fd)
+    }
+
+    fn tree(&mut self) -> Result<&mut Tree, StepError> {
+        self.tree.as_mut().ok_or_else(|| StepError::why("root filesystem", "", "used before it was prepared"))
     }
 }
 
@@ -27,9 +50,21 @@ impl RootfsPlan {
     /// Opens, in the parent before clone, the sources that the child can't reach or may not map.
     ///
     /// # Errors
-    /// A source that does not exist or can't be cloned or mapped.
+    /// A source of an idmapped mount that does not exist or can't be cloned or mapped.
     pub fn open_sources(&self) -> Result<RootfsHandles, StepError> {
-        Ok(RootfsHandles { sources: self.mounts.iter().map(|_| None).collect() })
+        let mut sources = Vec::with_capacity(self.mounts.len());
+        for mount in &self.mounts {
+            sources.push(match &mount.idmap {
+                Some(idmap) => Some(bind::open_idmapped(mount, idmap)?),
+                // In reserve: a directory on the way may be closed to the user namespace. The child tries itself
+                // first and reports what is wrong.
+                None if self.user_namespace && !self.rootless && mount.kind == MountKind::Bind => {
+                    tree::clone_path(&mount.source, mount.options.flags.contains(MountFlags::REC)).ok()
+                }
+                None => None,
+            });
+        }
+        Ok(RootfsHandles { sources, ..RootfsHandles::default() })
     }
 }
 
@@ -37,16 +72,38 @@ impl RootfsPlan {
 ///
 /// # Errors
 /// The first mount or node that the kernel or our own checks refuse.
-pub fn prepare(plan: &RootfsPlan, _handles: &mut RootfsHandles) -> Result<(), StepError> {
-    Err(unsupported(plan))
+pub fn prepare(plan: &RootfsPlan, handles: &mut RootfsHandles) -> Result<(), StepError> {
+    let tree = root::prepare_root(plan)?;
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        let opened = handles.sources.get_mut(index).and_then(Option::take);
+        let fd = filesystem::mount_one(&tree, plan, mount, opened)?;
+        if mount.readonly_late() && mount.options.flags.contains(MountFlags::RDONLY) {
+            handles.late.push((fd, mount.destination.clone()));
+        }
+    }
+    if plan.devices.enabled {
+        dev::make_devices(&tree, &plan.devices)?;
+    }
+    handles.tree = Some(tree);
+    Ok(())
 }
 
 /// Makes the root filesystem the root: pivot_root, or move and chroot.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn pivot(plan: &RootfsPlan, _handles: &mut RootfsHandles) -> Result<(), StepError> {
-    Err(unsupported(plan))
+pub fn pivot(plan: &RootfsPlan, handles: &mut RootfsHandles) -> Result<(), StepError> {
+    let tree = handles.tree()?;
+    root::change_root(plan, tree)?;
+    if plan.devices.enabled {
+        dev::reopen_null(tree)?;
+    }
+    if let Some(cwd) = &plan.cwd {
+        tree.root
+            .make_directory(cwd)
+            .map_err(|e| StepError::os("make working directory", cwd.display(), e))?;
+    }
+    Ok(())
 }
 
 /// Binds the terminal's slave end `pts` onto `/dev/console`, after `pivot`.
@@ -54,21 +111,32 @@ pub fn pivot(plan: &RootfsPlan, _handles: &mut RootfsHandles) -> Result<(), Step
 /// # Errors
 /// `pts` is not on a real devpts, or the bind is refused.
 pub fn bind_console(
-    plan: &RootfsPlan,
-    _handles: &mut RootfsHandles,
-    _pts: BorrowedFd<'_>,
+    _plan: &RootfsPlan,
+    handles: &mut RootfsHandles,
+    pts: BorrowedFd<'_>,
 ) -> Result<(), StepError> {
-    Err(unsupported(plan))
+    dev::bind_console(handles.tree()?, pts)
 }
 
 /// Makes late read-only mounts, the read-only root, read-only and masked paths; sysctls are written before.
 ///
 /// # Errors
 /// The kernel's refusal, or a `/dev/null` that is not the null device.
-pub fn finish(plan: &RootfsPlan, _handles: &mut RootfsHandles) -> Result<(), StepError> {
-    Err(unsupported(plan))
-}
-
-fn unsupported(plan: &RootfsPlan) -> StepError {
-    StepError::why("prepare root filesystem", plan.root.display(), "not built yet")
+pub fn finish(plan: &RootfsPlan, handles: &mut RootfsHandles) -> Result<(), StepError> {
+    if !plan.mount_namespace {
+        return Ok(());
+    }
+    let late = std::mem::take(&mut handles.late);
+    let tree = handles.tree()?;
+    for (mount, destination) in &late {
+        tree.set_readonly(mount.as_fd())
+            .map_err(|e| StepError::os("remount read-only", destination.display(), e))?;
+    }
+    if plan.readonly {
+        tree.set_readonly(tree.root.fd()).map_err(|e| StepError::os("remount read-only", "/", e))?;
+    }
+    restrict::make_readonly(tree, &plan.readonly_paths)?;
+    restrict::mask(tree, &plan.masked_paths, plan.mount_label.as_deref())?;
+    handles.tree = None;
+    Ok(())
 }
