@@ -13,10 +13,10 @@ fn main() -> ExitCode {
     let words: Vec<String> = words.collect();
     match interpret(&program, &words) {
         Invocation::Print(text) => show(&text),
-        Invocation::Misuse { shown, error, code } => {
+        Invocation::Misuse { shown, error, code, globals } => {
             show(&shown);
-            Log::stderr(Format::Text, false).error(&error);
-            ExitCode::from(code)
+            let context = Context::new(&program, &globals, Environment::read());
+            fail(context.as_ref().ok().map(|context| &context.log), &error, code)
         }
         Invocation::Run { verb, globals, words } => {
             if verb.enters

@@ -1,7 +1,11 @@
 //! `checkpoint` and `restore`: refused with a clear error until CRIU is driven.
 
+use super::container::Container;
 use super::flags::{Flag, FlagKind, Parsed};
 use super::{Arity, Context, Error, Verb};
+
+const UNSUPPORTED: Error =
+    Error::Unsupported("checkpoint and restore are not supported by this version of coracle");
 
 const IMAGE: Flag = Flag::new(&["image-path"], FlagKind::Text, "path for saving or loading criu image files");
 const WORK: Flag = Flag::new(&["work-path"], FlagKind::Text, "path for saving work files and logs");
@@ -42,7 +46,7 @@ pub const CHECKPOINT: Verb = Verb {
     reorders: true,
     enters: false,
     failure: 1,
-    run: refuse,
+    run: checkpoint,
 };
 
 pub const RESTORE: Verb = Verb {
@@ -78,5 +82,10 @@ pub const RESTORE: Verb = Verb {
 };
 
 fn refuse(_: &Context, _: &Parsed) -> Result<u8, Error> {
-    Err(Error::Unsupported("checkpoint and restore are not supported by this version of coracle"))
+    Err(UNSUPPORTED)
+}
+
+fn checkpoint(context: &Context, words: &Parsed) -> Result<u8, Error> {
+    Container::load(context, &words.args[0])?;
+    Err(UNSUPPORTED)
 }

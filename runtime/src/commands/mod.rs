@@ -87,8 +87,8 @@ pub const VERBS: &[&Verb] = &[
 pub enum Invocation {
     /// Print this and succeed.
     Print(String),
-    /// Print this to stdout and fail with the error and this exit code.
-    Misuse { shown: String, error: String, code: u8 },
+    /// Print `shown` to stdout and fail with the error and this exit code; the log is where `globals` say.
+    Misuse { shown: String, error: String, code: u8, globals: Parsed },
     /// Run the verb.
     Run { verb: &'static Verb, globals: Parsed, words: Parsed },
 }
@@ -98,7 +98,10 @@ pub enum Invocation {
 pub fn interpret(program: &str, words: &[String]) -> Invocation {
     let globals = match flags::parse(context::GLOBAL_FLAGS, words) {
         Ok(globals) => globals,
-        Err(error) => return misuse(format!("Incorrect Usage. {error}\n\n{}\n", help::app(program)), error),
+        Err(error) => {
+            let shown = format!("Incorrect Usage. {error}\n\n{}\n", help::app(program));
+            return misuse(shown, error, Parsed::default());
+        }
     };
     if globals.help {
         return Invocation::Print(help::app(program));
@@ -119,10 +122,14 @@ pub fn interpret(program: &str, words: &[String]) -> Invocation {
 fn interpret_verb(program: &str, verb: &'static Verb, rest: &[String], globals: Parsed) -> Invocation {
     let rest = if verb.reorders { flags::reorder(verb.flags, rest) } else { rest.to_vec() };
     match flags::parse(verb.flags, &rest) {
-        Err(error) => misuse(format!("Incorrect Usage: {error}\n\n{}\n", help::verb(program, verb)), error),
+        Err(error) => {
+            misuse(format!("Incorrect Usage: {error}\n\n{}\n", help::verb(program, verb)), error, globals)
+        }
         Ok(words) if words.help => Invocation::Print(help::verb(program, verb)),
         Ok(words) => match wrong_arity(program, verb, words.args.len()) {
-            Some(text) => misuse(format!("Incorrect Usage.\n\n{}\n", help::verb(program, verb)), text),
+            Some(text) => {
+                misuse(format!("Incorrect Usage.\n\n{}\n", help::verb(program, verb)), text, globals)
+            }
             None => Invocation::Run { verb, globals, words },
         },
     }
@@ -142,14 +149,17 @@ fn help_of(program: &str, name: Option<&str>) -> Invocation {
     let Some(name) = name else { return Invocation::Print(help::app(program)) };
     match VERBS.iter().find(|verb| verb.name == name) {
         Some(verb) => Invocation::Print(help::verb(program, verb)),
-        None => {
-            Invocation::Misuse { shown: String::new(), error: format!("No help topic for '{name}'"), code: 3 }
-        }
+        None => Invocation::Misuse {
+            shown: String::new(),
+            error: format!("No help topic for '{name}'"),
+            code: 3,
+            globals: Parsed::default(),
+        },
     }
 }
 
-fn misuse(shown: String, error: impl ToString) -> Invocation {
-    Invocation::Misuse { shown, error: error.to_string(), code: 1 }
+fn misuse(shown: String, error: impl ToString, globals: Parsed) -> Invocation {
+    Invocation::Misuse { shown, error: error.to_string(), code: 1, globals }
 }
 
 /// What `--version` prints: the lines that Docker and podman parse.
