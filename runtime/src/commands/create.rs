@@ -74,12 +74,11 @@ pub fn prepare(context: &Context, words: &Parsed, foreground: bool) -> Result<Cr
         return Err(Error::Usage("container id cannot be empty".to_owned()));
     }
     state::validate_id(id)?;
-    let mut spec = loaded.spec;
+    let spec = loaded.spec;
     let report = spec::validate(&spec, &spec::Facts::gather(&bundle, context.rootless)).with(loaded.warnings);
     accept(context, &report)?;
     check_terminal(&spec, words.text("console-socket"), !foreground)?;
-    let inherited = listen_fds(context, &mut spec);
-    let preserve_fds = inherited + preserve_fds(words, inherited)?;
+    let preserve_fds = preserve_fds(words, launch::listen_fds())?;
     delete::reclaim_half_created(context, id)?;
     crate::fault::point("create.request")?;
     Ok(CreateRequest {
@@ -142,21 +141,6 @@ pub fn terminal_rule(terminal: bool, console_socket: bool, detach: bool) -> Resu
         (true, true, true) | (_, _, false) => return Ok(()),
     };
     Err(Error::Usage(text.to_owned()))
-}
-
-/// Socket activation: systemd's descriptors from 3 on go to the container, announced to its pid 1.
-fn listen_fds(context: &Context, spec: &mut oci_spec::runtime::Spec) -> u32 {
-    let number = |name| context.environment.text(name).and_then(|text| text.parse::<u32>().ok());
-    let me = u32::try_from(rustix::process::getpid().as_raw_pid()).ok();
-    let (Some(count), true) = (number("LISTEN_FDS"), number("LISTEN_PID") == me) else { return 0 };
-    if count > 0
-        && let Some(process) = spec.process_mut()
-    {
-        let mut env = process.env().clone().unwrap_or_default();
-        env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);
-        process.set_env(Some(env));
-    }
-    count
 }
 
 /// Checks that `--preserve-fds` names open descriptors, after those of socket activation.

@@ -26,7 +26,10 @@ pub enum Error {
     #[error(transparent)]
     Spec(#[from] spec::Error),
     #[error(transparent)]
-    Launch(#[from] launch::Error),
+    Launch(launch::Error),
+    /// A failure between the clone and the program, under the head that runc gives it.
+    #[error("unable to start container process: {0}")]
+    Starting(launch::Error),
     #[error(transparent)]
     Hook(#[from] hooks::Error),
     #[error("{0}")]
@@ -51,6 +54,21 @@ impl Error {
     }
 }
 
+impl From<launch::Error> for Error {
+    fn from(error: launch::Error) -> Self {
+        use launch::Error as Cause;
+        match error {
+            Cause::Step(_) | Cause::Died(_) | Cause::Cgroup(_) | Cause::Hook(_) => Self::Starting(error),
+            Cause::NoContainer
+            | Cause::Exists
+            | Cause::State(_)
+            | Cause::Invalid(_)
+            | Cause::Unsupported(_)
+            | Cause::Record(_) => Self::Launch(error),
+        }
+    }
+}
+
 fn text(error: &std::io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), errno_text)
 }
@@ -64,7 +82,7 @@ impl Kind for Error {
             Self::Verb { source, .. } => source.kind(),
             Self::State(error) => error.kind(),
             Self::Spec(error) => error.kind(),
-            Self::Launch(error) => error.kind(),
+            Self::Launch(error) | Self::Starting(error) => error.kind(),
             Self::Hook(error) => error.kind(),
             Self::Group(error) => super::group::kind(error),
             Self::Io { source, .. } => source.raw_os_error().map_or(ErrorKind::Kernel, |e| {

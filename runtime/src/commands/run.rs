@@ -42,11 +42,10 @@ fn run(context: &Context, words: &Parsed) -> Result<u8, Error> {
 fn run_unprefixed(context: &Context, words: &Parsed) -> Result<u8, Error> {
     let detach = words.is_on("detach");
     let request = prepare(context, words, !detach)?;
-    if !detach && !words.is_on("no-subreaper") {
-        let me = rustix::process::getpid();
-        let _ = rustix::process::set_child_subreaper(Some(me));
-    }
     let created = launch::create(&request)?;
+    if !detach && words.is_on("no-subreaper") {
+        let _ = rustix::process::set_child_subreaper(None);
+    }
     let outcome = start_and_wait(&request, created, detach);
     // An error, or the end of a foreground container, takes the container along.
     if outcome.is_err() || (!detach && !words.is_on("keep")) {

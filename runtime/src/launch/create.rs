@@ -86,7 +86,8 @@ fn keep<T>(result: Result<T, Vec<Problem>>, problems: &mut Vec<Problem>) -> Opti
 }
 
 /// Socket activation: the descriptors that the caller's supervisor passed to this process (sd_listen_fds(3)).
-pub(super) fn listen_fds() -> u32 {
+#[must_use]
+pub fn listen_fds() -> u32 {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u32>().ok());
     let own = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
     match (number("LISTEN_PID"), number("LISTEN_FDS")) {

@@ -25,6 +25,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{Hook, LinuxSeccomp, Spec};
 
+pub use create::listen_fds;
 pub use foreground::{Foreground, wait_foreground};
 pub use request::{CreateRequest, Created, Error, ExecRequest, Execed, Stdio};
 

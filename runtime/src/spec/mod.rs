@@ -132,13 +132,13 @@ mod tests {
     #[test]
     fn what_go_reads_is_read() {
         let loaded = parsed(
-            r#"{"ociVersion":"1.0.2","process":{"args":["sh"],"cwd":"/","env":null,"capabilities":
+            r#"{"ociVersion":"1.0.2","process":{"args":["sh"],"cwd":"/","env":null,"rlimits":[{"type":"RLIMIT_CPU"},{"type":"RLIMIT_CPU"}],"capabilities":
             {"bounding":["CAP_KILL","CAP_NEW_THING"]}},"root":null,"unknown":{"x":1},
-            "linux":{"resources":{"pids":{}},"devices":null}} trailing"#,
+            "linux":{"resources":{"pids":{}},"devices":null},"vm":{}} trailing"#,
         )
         .unwrap();
-        assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
-        assert_eq!(loaded.warnings[0].field, "process.capabilities.bounding");
+        let fields: Vec<&str> = loaded.warnings.iter().map(|warning| warning.field.as_str()).collect();
+        assert_eq!(fields, ["process.rlimits[0]", "process.capabilities.bounding", "vm"]);
         let process = loaded.spec.process().clone().unwrap();
         assert_eq!(process.user().uid(), 0);
         assert_eq!(process.capabilities().clone().unwrap().bounding().clone().unwrap().len(), 1);

@@ -7,6 +7,9 @@ use crate::plan::Problem;
 
 const CAPABILITY_SETS: [&str; 5] = ["bounding", "effective", "inheritable", "permitted", "ambient"];
 
+/// Sections that Linux's runc does not look at.
+const OTHER_PLATFORMS: [&str; 4] = ["solaris", "windows", "vm", "zos"];
+
 /// What every process property needs beside it to be read on its own.
 const PROCESS_BASE: [(&str, &str); 2] = [("user", "{}"), ("cwd", "\"\"")];
 
@@ -19,6 +22,11 @@ pub fn spec(value: &mut Value) -> Vec<Problem> {
     let mut warnings = Vec::new();
     if let Some(process_value) = value.get_mut("process") {
         warnings = process(process_value);
+    }
+    if let Some(all) = value.as_object_mut() {
+        for name in OTHER_PLATFORMS.iter().filter(|name| all.remove(**name).is_some()) {
+            warnings.push(Problem::new(*name, "section of another platform is ignored"));
+        }
     }
     if let Some(resources) = value.pointer_mut("/linux/resources").and_then(Value::as_object_mut) {
         // A limit has been optional since 1.2: no limit given leaves it alone.
@@ -45,8 +53,27 @@ pub fn process(value: &mut Value) -> Vec<Problem> {
     if process.get("ioPriority").is_some_and(|p| p.as_object().is_some_and(Map::is_empty)) {
         process.remove("ioPriority");
     }
-    let Some(capabilities) = process.get_mut("capabilities") else { return Vec::new() };
-    CAPABILITY_SETS.iter().filter_map(|set| drop_unknown_capabilities(capabilities, set)).collect()
+    let mut warnings = process.get_mut("rlimits").map(drop_repeated_rlimits).unwrap_or_default();
+    if let Some(capabilities) = process.get_mut("capabilities") {
+        warnings
+            .extend(CAPABILITY_SETS.iter().filter_map(|set| drop_unknown_capabilities(capabilities, set)));
+    }
+    warnings
+}
+
+/// The specification forbids a limit that is given twice; runc sets both, so that the last one counts.
+fn drop_repeated_rlimits(rlimits: &mut Value) -> Vec<Problem> {
+    let Some(list) = rlimits.as_array_mut() else { return Vec::new() };
+    let kinds: Vec<Value> = list.iter().map(|limit| limit["type"].clone()).collect();
+    let mut warnings = Vec::new();
+    for index in (0..list.len()).rev() {
+        if kinds[index].is_string() && kinds[index + 1..].contains(&kinds[index]) {
+            list.remove(index);
+            let text = format!("{} is given again, the last one counts", kinds[index]);
+            warnings.push(Problem::new(format!("process.rlimits[{index}]"), text));
+        }
+    }
+    warnings
 }
 
 /// runc warns of capabilities that it does not know, and goes on without them.

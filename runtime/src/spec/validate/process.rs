@@ -38,27 +38,21 @@ fn strings(process: &Process, report: &mut Report) {
         }
     }
     for (index, entry) in process.env().iter().flatten().enumerate() {
-        // runc passes such entries on (older) or refuses them (1.3); the specification leaves it open.
         if !entry.contains('=') || entry.starts_with('=') {
             report
-                .warning(format!("process.env[{index}]"), format!("{entry:?} is not of the form name=value"));
+                .problem(format!("process.env[{index}]"), format!("invalid environment variable: {entry:?}"));
         }
     }
 }
 
 fn rlimits(process: &Process, report: &mut Report) {
-    let mut seen = Vec::new();
     for (index, limit) in process.rlimits().iter().flatten().enumerate() {
         let field = format!("process.rlimits[{index}]");
         if limit.soft() > limit.hard() {
             let text =
                 format!("{}: soft limit {} is above hard limit {}", limit.typ(), limit.soft(), limit.hard());
-            report.problem(&field, text);
+            report.problem(field, text);
         }
-        if seen.contains(&limit.typ()) {
-            report.warning(field, format!("{} is given twice, the last one counts", limit.typ()));
-        }
-        seen.push(limit.typ());
     }
 }
 
