@@ -210,10 +210,7 @@ fn hooks(spec: &Spec, report: &mut Report) {
                 report.warning(format!("{field}.path"), "hook path is not absolute");
             }
             if hook.timeout().is_some_and(|seconds| seconds <= 0) {
-                report.warning(
-                    format!("{field}.timeout"),
-                    "timeout is not positive: the hook may run for ever",
-                );
+                report.problem(format!("{field}.timeout"), "timeout must be greater than zero");
             }
         }
     }
