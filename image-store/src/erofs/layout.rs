@@ -127,7 +127,7 @@ impl Placed {
 
 fn place(tree: &LayerTree, node: NodeId, after: u64) -> Result<Placed, Error> {
     let content = &tree.node(node).content;
-    let xattr_bytes = xattrs::encode(tree.node(node)).len() as u64;
+    let xattr_bytes = xattrs::encode(tree, node).len() as u64;
     let (size, data) = match content {
         Content::Directory { children, parent, .. } => {
             let entries = directory::entries(children, node, *parent);

@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 
 use super::chunks::{self, Chunk};
-use super::format::{self, INODE, INODES_OFFSET, Inode, NULL_ADDRESS, SUPERBLOCK_OFFSET, Superblock};
+use super::format::{self, INODE, Inode, NULL_ADDRESS, SUPERBLOCK_OFFSET, Superblock};
 use super::layout::{self, Data, Layout, Placed};
 use super::{BLOCK, directory, xattrs};
 use crate::layer::Error;
-use crate::layer::model::{Content, LayerTree, Node};
+use crate::layer::model::{Content, LayerTree, Node, NodeId};
 use crate::tar::Extent;
 
 /// What was written.
@@ -53,7 +53,8 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn all(&mut self, tar_blocks: u32, uuid: [u8; 16]) -> io::Result<()> {
         let superblock = Superblock {
-            root: (INODES_OFFSET / format::SLOT) as u16,
+            // Among the first few slots; it may be moved by a block so that its entries fit behind it.
+            root: self.layout.numbers[NodeId::ROOT.index()] as u16,
             inodes: self.layout.inodes.len() as u64,
             blocks: self.layout.blocks,
             tar_blocks,
@@ -103,7 +104,7 @@ impl Writer<'_> {
         };
         self.pad_to(placed.position)?;
         self.put(&inode.encode())?;
-        self.put(&xattrs::encode(node))?;
+        self.put(&xattrs::encode(self.tree, placed.node))?;
         match placed.data {
             Data::Inline => self.put(&self.small_data(placed)),
             Data::Chunks(plan, block) => {

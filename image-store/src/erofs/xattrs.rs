@@ -1,7 +1,6 @@
 //! The xattr area behind an inode.
 
-use crate::layer::model::Node;
-use crate::layer::xattr::OPAQUE;
+use crate::layer::model::{LayerTree, NodeId};
 
 // Longest first: the name index that is found first counts.
 const PREFIXES: [(&[u8], u8); 5] = [
@@ -12,14 +11,14 @@ const PREFIXES: [(&[u8], u8); 5] = [
     (b"user.", 1),
 ];
 
-/// Encodes a node's attributes, and the overlay's for opaque directories; empty when there are none.
-pub fn encode(node: &Node) -> Vec<u8> {
+/// Encodes a node's attributes, and the overlay's; empty when there are none.
+pub fn encode(tree: &LayerTree, node: NodeId) -> Vec<u8> {
     let mut area = vec![0; 12];
-    for xattr in &node.xattrs {
+    for xattr in &tree.node(node).xattrs {
         push(&mut area, &xattr.name, &xattr.value);
     }
-    if node.is_opaque() {
-        push(&mut area, OPAQUE, b"y");
+    for (name, value) in tree.overlay_xattrs(node) {
+        push(&mut area, name, value);
     }
     if area.len() == 12 { Vec::new() } else { area }
 }

@@ -12,7 +12,7 @@ use super::staging::Staging;
 use super::store::{Layers, impl_layer_store};
 use super::writer::Sink;
 use super::{BackEnd, DiffId, Error, LayerWriter};
-use crate::erofs;
+use crate::{erofs, tar};
 
 pub(super) const TAR: &str = "layer.tar";
 pub(super) const INDEX: &str = "index.erofs";
@@ -95,6 +95,9 @@ impl Sink for TarAndIndex {
         self.tar.flush().map_err(Error::io("write", &self.tar_path))?;
         let written = self.write_index(self.tar.get_ref(), tree, tar_size)?;
         crate::fault::point("layer.sync")?;
+        // An archive may end without padding; the kernel refuses to read a block that is not there.
+        let padded = tar_size.next_multiple_of(tar::BLOCK as u64);
+        self.tar.get_ref().set_len(padded).map_err(Error::io("pad", &self.tar_path))?;
         self.tar.get_ref().sync_all().map_err(Error::io("sync", &self.tar_path))?;
         Ok(written)
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/layers/<hex of the diff-id>/layer.json   which back end, sizes, digest of the index
-//!                                   /layer.tar    EROFS back end: the uncompressed tar, byte for byte
+//!                                   /layer.tar    EROFS back end: the uncompressed tar, padded to 512 bytes
 //!                                   /index.erofs  EROFS back end: names and metadata, extents point into layer.tar
 //!                                   /tree/        tree back end: the files themselves
 //! <root>/layers/.staging/<hex>.<n>/               a layer being written, locked by its writer
@@ -84,6 +84,15 @@ pub struct CommittedLayer {
     pub disk_bytes: u64,
     /// Number of inodes of the layer's tree.
     pub inodes: u64,
+    /// Its root is opaque: no layer below it shows. An overlay does not heed that mark on a root, see [`visible`].
+    pub is_opaque: bool,
+}
+
+/// The layers of an image that show, given from the lowest up: those above the last opaque one, and it.
+#[must_use]
+pub fn visible(layers: &[CommittedLayer]) -> &[CommittedLayer] {
+    let lowest = layers.iter().rposition(|layer| layer.is_opaque).unwrap_or(0);
+    &layers[lowest..]
 }
 
 /// A read-only, detached mount of one layer. Dropping the last clone of the descriptor unmounts it where it is attached

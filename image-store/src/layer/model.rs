@@ -114,6 +114,24 @@ impl LayerTree {
         self.nodes.len()
     }
 
+    /// The attributes by which an overlay knows what a directory hides.
+    pub fn overlay_xattrs(&self, id: NodeId) -> Vec<(&'static [u8], &'static [u8])> {
+        let Content::Directory { children, opaque, .. } = &self.node(id).content else { return Vec::new() };
+        let mut xattrs: Vec<(&[u8], &[u8])> = Vec::new();
+        if *opaque {
+            xattrs.push((xattr::OPAQUE, b"y"));
+        }
+        if children.values().any(|&child| self.node(child).is_whiteout()) {
+            xattrs.push((xattr::ORIGIN, b""));
+        }
+        xattrs
+    }
+
+    /// Whether the root hides all layers below.
+    pub fn is_opaque(&self) -> bool {
+        matches!(self.node(NodeId::ROOT).content, Content::Directory { opaque: true, .. })
+    }
+
     /// Applies one entry. Answers with the node when it is a file, whose data comes next.
     pub fn apply(&mut self, entry: Entry) -> Result<Option<NodeId>, Error> {
         let raw = entry.path.clone();
@@ -300,7 +318,6 @@ impl LayerTree {
     }
 
     fn set_opaque(&mut self, id: NodeId) {
-        // The root of a layer has nothing to be opaque against but whole layers: overlay honours it there, too.
         if let Content::Directory { opaque, .. } = &mut self.nodes[id.index()].content {
             *opaque = true;
         }
@@ -341,11 +358,6 @@ impl Node {
     /// Whether it hides a name of the layers below.
     pub fn is_whiteout(&self) -> bool {
         matches!(self.content, Content::CharDevice(0, 0))
-    }
-
-    /// Whether it is a directory through which nothing shows.
-    pub fn is_opaque(&self) -> bool {
-        matches!(self.content, Content::Directory { opaque: true, .. })
     }
 
     /// `S_IFMT` and permission bits.

@@ -26,6 +26,9 @@ pub struct Record {
     pub inodes: u64,
     /// SHA-256 of `index.erofs`, or of all that the tree holds; in hex.
     pub digest: String,
+    /// Whether the root is opaque.
+    #[serde(default)]
+    pub is_opaque: bool,
     /// Bytes on disk at the time of commit.
     pub disk_bytes: u64,
 }
@@ -34,7 +37,16 @@ impl Record {
     /// A record of the current version.
     pub fn new(diff_id: &DiffId, back_end: BackEnd, tar_size: u64, inodes: u64, digest: DiffId) -> Self {
         let (diff_id, digest) = (diff_id.to_string(), digest.hex());
-        Self { version: VERSION, diff_id, back_end, tar_size, inodes, digest, disk_bytes: 0 }
+        Self {
+            version: VERSION,
+            diff_id,
+            back_end,
+            tar_size,
+            inodes,
+            digest,
+            disk_bytes: 0,
+            is_opaque: false,
+        }
     }
 
     /// Writes and syncs it.

@@ -24,7 +24,7 @@ use super::model::{Content, LayerTree, Node, NodeId};
 use super::staging::Staging;
 use super::store::{Layers, impl_layer_store};
 use super::writer::Sink;
-use super::{BackEnd, DiffId, Error, LayerWriter, tree_digest, xattr};
+use super::{BackEnd, DiffId, Error, LayerWriter, tree_digest};
 
 pub(super) const TREE: &str = "tree";
 const FILES: &str = "files";
@@ -127,7 +127,7 @@ impl Builder<'_> {
         // Deepest first, when nothing in them changes any more: a directory may be closed to its owner.
         for (node, path) in directories.iter().rev() {
             self.open(path)
-                .and_then(|fd| set_attributes(fd.as_fd(), self.tree.node(*node)))
+                .and_then(|fd| self.close_directory(fd.as_fd(), *node))
                 .map_err(Error::io("set attributes of", self.path.join(path)))?;
         }
         Ok(self.inodes)
@@ -135,6 +135,21 @@ impl Builder<'_> {
 
     fn open(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
         open_directory(self.root.as_fd(), if path.as_os_str().is_empty() { Path::new(".") } else { path })
+    }
+
+    fn close_directory(&self, fd: BorrowedFd<'_>, node: NodeId) -> rustix::io::Result<()> {
+        for (name, value) in self.tree.overlay_xattrs(node) {
+            fsetxattr(fd, name, value, XattrFlags::empty()).or_else(|errno| {
+                // Without rights on trusted attributes the overlay is mounted with `userxattr`, too.
+                let user = [b"user.", name.strip_prefix(b"trusted.").unwrap_or(name)].concat();
+                if errno == Errno::PERM {
+                    fsetxattr(fd, &*user, value, XattrFlags::empty())
+                } else {
+                    Err(errno)
+                }
+            })?;
+        }
+        set_attributes(fd, self.tree.node(node))
     }
 
     fn fill(&mut self, node: NodeId, path: &Path, found: &mut Vec<(NodeId, PathBuf)>) -> Result<(), Error> {
@@ -197,13 +212,6 @@ fn set_attributes(fd: BorrowedFd<'_>, node: &Node) -> rustix::io::Result<()> {
     fchown(fd, Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)))?;
     for xattr in &node.xattrs {
         fsetxattr(fd, &*xattr.name, &xattr.value, XattrFlags::empty())?;
-    }
-    if node.is_opaque() {
-        fsetxattr(fd, xattr::OPAQUE, b"y", XattrFlags::empty()).or_else(|errno| match errno {
-            // Without rights on trusted attributes the overlay is mounted with `userxattr`, too.
-            Errno::PERM => fsetxattr(fd, xattr::OPAQUE_USER, b"y", XattrFlags::empty()),
-            _ => Err(errno),
-        })?;
     }
     fchmod(fd, Mode::from_raw_mode(node.mode.into()))?;
     futimens(fd, &timestamps(node))

@@ -112,6 +112,7 @@ impl LayerWriter {
         crate::fault::point("layer.record")?;
         let mut record = Record::new(&self.expected, self.back_end, self.position, inodes, digest);
         record.disk_bytes = super::store::usage_below(self.staging.path())?.bytes;
+        record.is_opaque = self.tree.is_opaque();
         record.save(self.staging.path())?;
         self.layers.commit(self.staging, &self.expected)
     }

@@ -5,8 +5,9 @@ use crate::tar::Xattr;
 
 /// Marks a directory of an overlay's layer as opaque.
 pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
-/// The same for overlays mounted with `userxattr`.
-pub const OPAQUE_USER: &[u8] = b"user.overlay.opaque";
+/// Tells overlay that a directory may hold whiteouts although no layer below has it: without, they show in listings.
+/// The empty value stands for "copied from somewhere unknown".
+pub const ORIGIN: &[u8] = b"trusted.overlay.origin";
 
 /// Whether an attribute is kept on a file of this kind.
 ///
