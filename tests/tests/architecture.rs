@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("coracle-cri", &["coracle-runtime", "coracle-monitor", "coracle-image-store"]),
     ("coracle-tests", &[]),
     ("coracle-integration", &[]),
-    ("coracle-bench", &[]),
+    ("coracle-bench", &["coracle-runtime", "coracle-integration"]),
     ("xtask", &[]),
 ];
 
