@@ -1,4 +1,21 @@
-//! (to be written)
+//! The container's control groups: version 1, version 2 and hybrid hosts, made by us or by systemd.
+//!
+//! `plan` decides and touches nothing: from the configuration and what [`HostCgroups`] knows it makes the directories, the
+//! ordered writes of limits and the device rules. [`Cgroup`] walks that plan and later freezes, kills, measures, updates and
+//! removes the group of which a record holds the paths.
+//!
+//! On version 2 a process is born in its group (`CLONE_INTO_CGROUP`), on version 1 the child writes itself into `tasks`,
+//! with systemd the parent hands systemd the child's pid. Device rules come last, when the child has made `/dev`.
+
+mod error;
+mod group;
+mod host;
+mod plan;
+
+pub use error::Error;
+pub use group::{Cgroup, FreezerState, OomWatch, Stats};
+pub use host::HostCgroups;
+pub use plan::{CgroupPlan, plan};
 
 /// Who makes and removes the container's group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
