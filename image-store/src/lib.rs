@@ -6,10 +6,12 @@
 //! Everything that comes from a registry or an archive is hostile input.
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod digest;
 mod erofs;
 pub mod error;
 pub mod fault;
+pub mod import;
 pub mod layer;
 pub mod manifest;
 pub mod mount;

@@ -26,6 +26,8 @@ use std::sync::{Arc, Mutex};
 use futures_util::FutureExt as _;
 
 pub use error::Error;
+pub(crate) use resolve::image_record;
+pub(crate) use unpack::copy as unpack_into;
 
 use crate::manifest::Platform;
 use crate::progress::Progress;
