@@ -2,5 +2,6 @@
 //!
 //! Requests are turned into plans by pure code (`oci`); the pod's monitor and the image store do the work.
 
+pub mod ctl;
 pub mod network;
 pub mod oci;

@@ -99,6 +99,15 @@ impl Store {
         Ok(removed)
     }
 
+    /// Bytes that an image takes on disk, what it shares with others included.
+    #[must_use]
+    pub fn disk_bytes(&self, image: &ImageRecord) -> u64 {
+        let unique: BTreeSet<Digest> = image.layers.iter().map(|layer| layer.diff_id).collect();
+        let layer = |id: &Digest| self.layers().open(&id.to_diff_id()).map_or(0, |layer| layer.disk_bytes);
+        let blob = |id: &Digest| self.blob_path(id).metadata().map_or(0, |meta| meta.len());
+        unique.iter().map(layer).sum::<u64>() + [image.id, image.manifest].iter().map(blob).sum::<u64>()
+    }
+
     /// The names and the problems of reading them.
     pub(super) fn references(&self) -> Result<(Vec<RefRecord>, Vec<Error>), Error> {
         self.records("images/refs")
