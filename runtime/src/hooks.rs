@@ -134,7 +134,11 @@ fn run_one(hook: &Hook, state: &State, inherited: &[(OsString, OsString)]) -> Re
 }
 
 fn command(hook: &Hook, inherited: &[(OsString, OsString)]) -> Command {
-    let mut command = Command::new(hook.path());
+    // Without a slash the path would be looked up in PATH; the configuration's is one of the file system.
+    let mut command = match hook.path().components().count() {
+        1 => Command::new(PathBuf::from(".").join(hook.path())),
+        _ => Command::new(hook.path()),
+    };
     if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(rest);
     }

@@ -6,7 +6,6 @@ use super::flags::{self, Flag, FlagKind, Parsed};
 use super::{Environment, Error};
 use crate::cgroup::Driver;
 use crate::log::{Format, Log};
-use crate::plan::HostFacts;
 use crate::state::Store;
 
 /// The flags before the verb.
@@ -147,7 +146,7 @@ fn default_root(environment: &Environment) -> Result<PathBuf, Error> {
 /// runc's rule: root in the initial user namespace, or root in a child one that does not call itself another user.
 fn is_real_root(environment: &Environment) -> bool {
     rustix::process::geteuid().is_root()
-        && (!HostFacts::gather().in_user_ns || matches!(environment.text("USER"), None | Some("root")))
+        && (!in_user_namespace() || matches!(environment.text("USER"), None | Some("root")))
 }
 
 fn rootless(text: Option<&str>) -> Result<bool, Error> {
@@ -162,7 +161,13 @@ fn rootless(text: Option<&str>) -> Result<bool, Error> {
 }
 
 fn detected_rootless() -> bool {
-    !rustix::process::geteuid().is_root() || HostFacts::gather().in_user_ns
+    !rustix::process::geteuid().is_root() || in_user_namespace()
+}
+
+/// The initial user namespace maps every id to itself.
+fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.is_empty() && map.split_ascii_whitespace().ne(["0", "0", "4294967295"])
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::context::absolute;
 use super::flags::{Flag, FlagKind, Parsed};
+use super::notify::Notify;
 use super::{Arity, Context, Error, Verb, delete};
 use crate::launch::{self, CreateRequest, Stdio};
 use crate::{spec, state};
@@ -74,12 +75,15 @@ pub fn prepare(context: &Context, words: &Parsed, foreground: bool) -> Result<Cr
         return Err(Error::Usage("container id cannot be empty".to_owned()));
     }
     state::validate_id(id)?;
-    let spec = loaded.spec;
+    let mut spec = loaded.spec;
     let report = spec::validate(&spec, &spec::Facts::gather(&bundle, context.rootless)).with(loaded.warnings);
     accept(context, &report)?;
     check_terminal(&spec, words.text("console-socket"), !foreground)?;
     let preserve_fds = preserve_fds(words, launch::listen_fds())?;
     delete::reclaim_half_created(context, id)?;
+    if let Some(notify) = Notify::wanted(context, id) {
+        notify.prepare(&mut spec)?;
+    }
     crate::fault::point("create.request")?;
     Ok(CreateRequest {
         id: id.to_owned(),

@@ -9,6 +9,7 @@ use oci_spec::runtime::ContainerState;
 
 use super::container::{Container, lock, pause_poll, wait_exit};
 use super::flags::{Flag, FlagKind, Parsed};
+use super::notify::Notify;
 use super::{Arity, Context, Error, Verb, group};
 use crate::hooks::{self, Stage};
 use crate::state::{self, ContainerDir, Record, Status};
@@ -117,6 +118,7 @@ fn destroy(context: &Context, dir: ContainerDir, record: &Record) -> Result<(), 
     crate::fault::point("delete.hooks")?;
     run_poststop(context, record);
     crate::fault::point("delete.state")?;
+    Notify::remove(context, &record.id);
     Ok(dir.remove()?)
 }
 

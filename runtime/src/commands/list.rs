@@ -50,7 +50,8 @@ fn run(context: &Context, words: &Parsed) -> Result<u8, Error> {
 fn documents(context: &Context) -> Result<Vec<Document>, Error> {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut documents = Vec::new();
-    for id in context.store().list()? {
+    // The cache of compiled filters lies beside the containers and is none.
+    for id in context.store().list()?.into_iter().filter(|id| id != crate::launch::CACHE_DIR) {
         let document = Container::load(context, &id).and_then(|container| Document::of(&container));
         match document {
             Ok(mut document) => {

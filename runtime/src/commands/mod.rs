@@ -17,6 +17,7 @@ mod group;
 mod help;
 mod kill;
 mod list;
+mod notify;
 mod pause;
 mod ps;
 mod run;

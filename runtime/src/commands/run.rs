@@ -4,8 +4,10 @@ use super::create::{
     BUNDLE, CONSOLE_SOCKET, NO_NEW_KEYRING, NO_PIVOT, PID_FILE, PIDFD_SOCKET, PRESERVE_FDS, prepare,
 };
 use super::flags::{Flag, FlagKind, Parsed};
+use super::notify::{Bound, Notify};
 use super::{Arity, Context, Error, Verb, create, delete};
 use crate::launch::{self, CreateRequest};
+use crate::sys::worker::fork_worker;
 
 pub const VERB: Verb = Verb {
     name: "run",
@@ -46,7 +48,7 @@ fn run_unprefixed(context: &Context, words: &Parsed) -> Result<u8, Error> {
     if !detach && words.is_on("no-subreaper") {
         let _ = rustix::process::set_child_subreaper(None);
     }
-    let outcome = start_and_wait(&request, created, detach);
+    let outcome = start_and_wait(context, &request, created, detach);
     // An error, or the end of a foreground container, takes the container along.
     if outcome.is_err() || (!detach && !words.is_on("keep")) {
         crate::fault::point("run.delete")?;
@@ -57,11 +59,30 @@ fn run_unprefixed(context: &Context, words: &Parsed) -> Result<u8, Error> {
     outcome
 }
 
-fn start_and_wait(request: &CreateRequest, created: launch::Created, detach: bool) -> Result<u8, Error> {
+fn start_and_wait(
+    context: &Context,
+    request: &CreateRequest,
+    created: launch::Created,
+    detach: bool,
+) -> Result<u8, Error> {
     crate::fault::point("run.start")?;
+    let bound = Notify::prepared(context, &request.id).map(Notify::bind).transpose()?;
     launch::start(&request.root, &request.id)?;
+    if let Some(bound) = bound {
+        forward(context, bound, &created, detach)?;
+    }
     if detach {
         return Ok(0);
     }
     Ok(launch::wait_foreground(created.into())?)
+}
+
+/// In the foreground a worker forwards, because the terminal and the signals need this process.
+fn forward(context: &Context, bound: Bound, created: &launch::Created, detach: bool) -> Result<(), Error> {
+    if detach {
+        return bound.forward(&context.log, &created.pidfd, created.pid);
+    }
+    fork_worker(|_| i32::from(bound.forward(&context.log, &created.pidfd, created.pid).is_err()))
+        .map(drop)
+        .map_err(Error::io("fork", "notification worker"))
 }

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use super::flags::{Flag, FlagKind, Parsed};
 use super::{Arity, Context, Error, Verb};
-use crate::plan::HostFacts;
 use crate::spec;
 
 pub const VERB: Verb = Verb {
@@ -27,11 +26,12 @@ pub const VERB: Verb = Verb {
 };
 
 fn run(_: &Context, words: &Parsed) -> Result<u8, Error> {
-    let facts = HostFacts::gather();
+    let unified = spec::is_unified();
     let text = if words.is_on("rootless") {
-        spec::rootless_template(facts.cgroup_unified, facts.euid, facts.egid)
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        spec::rootless_template(unified, uid.as_raw(), gid.as_raw())
     } else {
-        spec::template(facts.cgroup_unified)
+        spec::template(unified)
     };
     let path = Path::new(words.text("bundle").unwrap_or(".")).join("config.json");
     if path.symlink_metadata().is_ok() {

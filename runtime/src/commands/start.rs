@@ -2,6 +2,7 @@
 
 use super::container::Container;
 use super::flags::Parsed;
+use super::notify::Notify;
 use super::{Arity, Context, Error, Verb};
 use crate::launch;
 use crate::state::Status;
@@ -22,7 +23,7 @@ pub const VERB: Verb = Verb {
 fn run(context: &Context, words: &Parsed) -> Result<u8, Error> {
     let container = Container::load(context, &words.args[0])?;
     match container.status()? {
-        Status::Created => launch::start(&context.root, &container.record.id)?,
+        Status::Created => open_gate(context, &container)?,
         Status::Stopped => return refuse("cannot start a container that has stopped"),
         Status::Running => return refuse("cannot start an already running container"),
         status @ (Status::Creating | Status::Paused) => {
@@ -30,6 +31,18 @@ fn run(context: &Context, words: &Parsed) -> Result<u8, Error> {
         }
     }
     Ok(0)
+}
+
+/// With a notification socket, `start` stays until the program is ready, and then hands its pid to the service manager.
+fn open_gate(context: &Context, container: &Container) -> Result<(), Error> {
+    let id = &container.record.id;
+    let bound = Notify::prepared(context, id).map(Notify::bind).transpose()?;
+    let pidfd = container.pidfd()?;
+    launch::start(&context.root, id)?;
+    if let (Some(bound), Some(pidfd)) = (bound, pidfd) {
+        bound.forward(&context.log, &pidfd, container.record.init_process_pid)?;
+    }
+    Ok(())
 }
 
 fn refuse(text: &str) -> Result<u8, Error> {

@@ -33,6 +33,9 @@ use crate::hooks::Stage;
 use crate::init::StepError;
 use crate::seccomp;
 
+/// The cache of compiled seccomp programs, beside the containers' directories.
+pub const CACHE_DIR: &str = ".seccomp";
+
 /// Creates the container of `req`: afterwards its init waits at the start gate and the record is on disk.
 ///
 /// # Errors
@@ -58,7 +61,7 @@ pub fn exec(req: &ExecRequest) -> Result<Execed, Error> {
 }
 
 fn compile_seccomp(profile: &LinuxSeccomp, root: &Path) -> Result<seccomp::Filter, Error> {
-    let cache = root.join(".seccomp");
+    let cache = root.join(CACHE_DIR);
     seccomp::compile_cached(profile, &seccomp::Host::current(), &cache)
         .map_err(|e| StepError::why("compile seccomp profile", "", e).into())
 }

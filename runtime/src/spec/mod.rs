@@ -10,7 +10,7 @@ mod validate;
 
 pub use normalise::capability;
 pub use template::{rootless as rootless_template, template};
-pub use validate::{Facts, Report, validate, validate_process};
+pub use validate::{Facts, Report, is_unified, validate, validate_process};
 
 use std::fs::File;
 use std::io::Read;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Hook, LinuxNamespaceType, Process, Spec};
 
 use super::Error;
-use crate::plan::{HostFacts, Problem};
+use crate::plan::Problem;
 
 /// What the rules need to know of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,17 +51,24 @@ impl Facts {
     /// Reads them.
     #[must_use]
     pub fn gather(bundle: &Path, rootless_cgroups: bool) -> Self {
-        let host = HostFacts::gather();
         Self {
             bundle: bundle.to_owned(),
-            rootless_euid: host.euid != 0,
+            rootless_euid: !rustix::process::geteuid().is_root(),
             rootless_cgroups,
-            selinux: host.selinux,
-            cgroup_unified: host.cgroup_unified,
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+            cgroup_unified: is_unified(),
             resctrl: Path::new("/sys/fs/resctrl/schemata").exists(),
             look: true,
         }
     }
+}
+
+/// Whether `/sys/fs/cgroup` is a cgroup2 file system.
+#[must_use]
+pub fn is_unified() -> bool {
+    const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+    rustix::fs::statfs("/sys/fs/cgroup")
+        .is_ok_and(|fs| u64::try_from(fs.f_type).ok() == Some(CGROUP2_SUPER_MAGIC))
 }
 
 /// What is wrong with a configuration, and what is only odd.
