@@ -79,7 +79,10 @@ pub fn normalise(text: &str, id: &str, directory: &str) -> String {
 
 fn status_line(line: &str) -> Option<String> {
     let volatile = VOLATILE_STATUS.iter().any(|prefix| line.starts_with(prefix)) || line.starts_with("NS");
-    (!volatile).then(|| line.to_owned())
+    let Some(mask) = line.strip_prefix("SigIgn:\t") else { return (!volatile).then(|| line.to_owned()) };
+    // Signals 32 to 34 belong to C libraries and Go's run time, which handle and so reset them in passing.
+    let mask = u64::from_str_radix(mask, 16).unwrap_or(0) & !(0b111 << 31);
+    Some(format!("SigIgn:\t{mask:016x}"))
 }
 
 /// Without mount ids, device numbers and numbers of peer groups.
