@@ -61,6 +61,7 @@ fn inside() {
         Err(problems) => panic!("{problems:?}"),
     };
     plan.no_pivot = raw["test"]["noPivot"] == true;
+    deny(&raw["test"]["deny"], &raw["test"]["errno"]);
     let mut handles = plan.open_sources().unwrap();
     let walked = rootfs::prepare(&plan, &mut handles)
         .and_then(|()| rootfs::pivot(&plan, &mut handles))
@@ -72,6 +73,21 @@ fn inside() {
         return;
     }
     report(raw["test"]["look"].as_array().map_or(&[], Vec::as_slice));
+}
+
+/// Makes system calls fail as old kernels and nested containers do.
+fn deny(names: &serde_json::Value, errno: &serde_json::Value) {
+    if names.is_null() {
+        return;
+    }
+    let profile = serde_json::from_value(serde_json::json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "flags": [],
+        "syscalls": [{"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno}]
+    }))
+    .unwrap();
+    let filter =
+        coracle_runtime::seccomp::compile(&profile, &coracle_runtime::seccomp::Host::current()).unwrap();
+    filter.load().unwrap();
 }
 
 fn report(look: &[serde_json::Value]) {
@@ -360,7 +376,7 @@ fn cgroups_are_mounted_with_and_without_a_namespace() {
         );
         let mounts = lines(&out, "MOUNT ");
         let top = mounts.iter().find(|m| m.starts_with("/sys/fs/cgroup ")).unwrap();
-        assert!(top.starts_with("/sys/fs/cgroup ro,nosuid,nodev,noexec,relatime"), "{mounts:#?}");
+        assert!(top.starts_with("/sys/fs/cgroup rw,nosuid,nodev,noexec,relatime"), "{mounts:#?}");
         if !HostFacts::gather().cgroup_unified {
             let memory = mounts.iter().find(|m| m.starts_with("/sys/fs/cgroup/memory ")).unwrap();
             assert!(memory.contains(" ro,nosuid,nodev,noexec,relatime  - cgroup cgroup"), "{memory}");
@@ -440,4 +456,65 @@ fn no_pivot_leaves_no_whole_proc_behind() {
         &["--pid", "--ipc"],
     );
     assert_eq!(lines(&out, "LOOK "), ["/dev/null 20666 0:0 103"]);
+}
+
+/// The mount table and some files of a container with one of every kind of mount, while `deny` fails with `errno`.
+fn with_denied(deny: &[&str], errno: i32) -> (Vec<String>, Vec<String>) {
+    let bundle = Bundle::new();
+    let host = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(bundle.root().join("var/lib/x")).unwrap();
+    std::fs::write(host.path().join("file"), "x").unwrap();
+    std::os::unix::fs::symlink("/run/a/b", bundle.root().join("link")).unwrap();
+    let bind = |src: PathBuf, dst: &str, options: &[&str]| serde_json::json!({"destination": dst, "source": src, "options": options});
+    let mut mounts = usual_mounts();
+    mounts.extend([
+        serde_json::json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                           "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}),
+        serde_json::json!({"destination": "/var/lib", "type": "tmpfs", "source": "tmpfs",
+                           "options": ["tmpcopyup", "ro", "noexec"]}),
+        bind(host.path().join("file"), "/link/file", &["bind", "ro", "nosuid", "noatime"]),
+        bind(host.path().to_owned(), "/data", &["rbind", "rslave", "rw"]),
+        bind(host.path().to_owned(), "/shared", &["bind", "rshared"]),
+    ]);
+    let out = bundle.run(
+        serde_json::json!({
+            "root": {"path": "rootfs", "readonly": true},
+            "mounts": mounts,
+            "linux": {
+                "namespaces": namespaces(&["mount", "pid", "ipc", "cgroup"]),
+                "maskedPaths": ["/proc/uptime", "/proc/acpi", "/sys/firmware"],
+                "readonlyPaths": ["/proc/sys", "/proc/bus"]
+            },
+            "test": {"look": ["/dev/null", "/link/file", "/var/lib/x", "/proc/uptime"],
+                     "deny": if deny.is_empty() { serde_json::Value::Null } else { deny.into() }, "errno": errno}
+        }),
+        &["--pid", "--ipc", "--cgroup"],
+    );
+    let hide = |line: String| line.replace(&host.path().display().to_string(), "HOST");
+    (lines(&out, "MOUNT ").into_iter().map(hide).collect(), lines(&out, "LOOK "))
+}
+
+#[test]
+fn missing_system_calls_change_nothing_that_can_be_seen() {
+    if !is_root() {
+        return;
+    }
+    let expected = with_denied(&[], 0);
+    assert!(
+        expected.0.iter().any(|m| m.starts_with("/run/a/b/file ro,nosuid,noatime ")),
+        "{:#?}",
+        expected.0
+    );
+    assert!(expected.0.iter().any(|m| m.starts_with("/var/lib ro,noexec,relatime ")), "{:#?}", expected.0);
+    let all = ["fsopen", "open_tree", "move_mount", "mount_setattr", "openat2"];
+    for errno in [libc_enosys(), 1] {
+        for name in all {
+            assert_eq!(with_denied(&[name], errno), expected, "{name} {errno}");
+        }
+        assert_eq!(with_denied(&all, errno), expected, "all {errno}");
+    }
+}
+
+fn libc_enosys() -> i32 {
+    rustix::io::Errno::NOSYS.raw_os_error()
 }

@@ -95,10 +95,7 @@ fn mount_v1(
         link_controllers(&top, hierarchy, name)
             .map_err(|e| StepError::os("link controllers of", path.display(), e))?;
     }
-    if mount.options.flags.contains(MountFlags::RDONLY) {
-        tree.set_readonly(top.as_fd())
-            .map_err(|e| StepError::os("make read-only", mount.destination.display(), e))?;
-    }
+    // The tmpfs itself stays writable also with `ro`, as under runc: services make directories for their own mounts.
     Ok(top)
 }
 
