@@ -112,8 +112,10 @@ fn check(tars: &[Vec<u8>], expected: &snapshot::Tree, back_end: BackEnd, scratch
     let merged = mount::overlay(&lowers, None, &OverlayOptions::default()).unwrap();
     mount::attach(merged.as_fd(), &target).unwrap();
     let mut seen = snapshot::read(&target);
-    // GNU tar leaves the time of the directory alone that it extracts into.
     snapshot::forget_root_time(&mut seen);
+    if tars.len() > 1 {
+        snapshot::forget_links(&mut seen);
+    }
     mount::detach(&target).unwrap();
     snapshot::assert_equal(&seen, expected, &format!("{what} on {back_end:?}"));
     drop((merged, mounts));
@@ -140,6 +142,9 @@ fn compare(tars: &[Vec<u8>], scratch: &Path, what: &str) {
     tars.iter().for_each(|tar| oracle::extract(tar, &extracted, scratch));
     let mut expected = snapshot::read(&extracted);
     snapshot::forget_root_time(&mut expected);
+    if tars.len() > 1 {
+        snapshot::forget_links(&mut expected);
+    }
     for back_end in back_ends(scratch) {
         check(tars, &expected, back_end, scratch, what);
     }
@@ -187,6 +192,48 @@ fn debian_packages_equal_gnu_tar() {
     for (name, tars) in images {
         compare(&tars, scratch.path(), &name);
     }
+}
+
+/// GNU tar begins a block for each extent, all others read them without gaps: here the files are known.
+#[test]
+fn sparse_files_with_unaligned_extents() {
+    if skips("sparse_files_with_unaligned_extents") {
+        return;
+    }
+    private_mounts();
+    let scratch = scratch();
+    let mut random = Random::new(3);
+    let mut archive = Archive::new();
+    for nth in 0..60 {
+        let unit = [1, 100, 1000][nth % 3];
+        archive.add(&generate::sparse_of(&format!("file{nth}"), unit, &mut random));
+    }
+    let far = [("GNU.sparse.size", "6442450945"), ("GNU.sparse.map", "5000000000,3,6442450944,1")];
+    let mut member = Member::file("far", b"abcd");
+    member.pax = far.map(|(key, value)| (key.into(), value.into())).to_vec();
+    archive.add(&member);
+    let tar = archive.into_bytes();
+    let mut seen = Vec::new();
+    for back_end in back_ends(scratch.path()) {
+        let store = store(&scratch.path().join(format!("{back_end:?}")), back_end);
+        let id = commit(&*store, &tar, &mut random);
+        let target = scratch.path().join(format!("target-{back_end:?}"));
+        fs::create_dir(&target).unwrap();
+        mount::attach(store.mount(&id).unwrap().as_fd(), &target).unwrap();
+        let file = fs::File::open(target.join("far")).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 6_442_450_945);
+        let mut buffer = [9; 5];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut buffer, 4_999_999_999).unwrap();
+        assert_eq!(&buffer, b"\0abc\0");
+        assert_eq!(std::os::unix::fs::FileExt::read_at(&file, &mut buffer, 6_442_450_943).unwrap(), 2);
+        assert_eq!(&buffer[..2], b"\0d");
+        drop(file);
+        let files = (0..60).map(|nth| fs::read(target.join(format!("file{nth}"))).unwrap());
+        seen.push(files.collect::<Vec<_>>());
+        mount::detach(&target).unwrap();
+    }
+    assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
+    assert!(seen[0].iter().all(|file| file.iter().any(|&byte| byte != 0)));
 }
 
 #[test]

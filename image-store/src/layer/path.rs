@@ -20,6 +20,8 @@ pub enum PathError {
 /// The longest path that the kernel takes, without its NUL.
 pub const PATH_MAX: usize = 4095;
 
+const NAME_MAX: usize = 255;
+
 /// Splits an archive's path into its names: relative to the root of the layer whether it begins with a slash or not,
 /// `.` and empty names dropped, `..` resolved in the text as all other engines do; an empty list is the root.
 pub fn names(path: &[u8]) -> Result<Vec<&[u8]>, PathError> {
@@ -33,12 +35,16 @@ pub fn names(path: &[u8]) -> Result<Vec<&[u8]>, PathError> {
             b".." => {
                 names.pop().ok_or(PathError::Escapes)?;
             }
-            _ if name.len() > 255 => return Err(PathError::NameTooLong),
             _ if name.contains(&0) => return Err(PathError::Nul),
             _ => names.push(name),
         }
     }
-    Ok(names)
+    // The name that a whiteout hides may be as long as any: its own file is never made.
+    let is_too_long = |(nth, name): (usize, &&[u8])| {
+        let hidden = name.strip_prefix(b".wh.").filter(|_| nth + 1 == names.len());
+        hidden.unwrap_or(name).len() > NAME_MAX
+    };
+    if names.iter().enumerate().any(is_too_long) { Err(PathError::NameTooLong) } else { Ok(names) }
 }
 
 /// What the last name of an archive's path says to an overlay.
@@ -89,6 +95,9 @@ mod tests {
         ] {
             assert_eq!(names(path), expected, "{}", String::from_utf8_lossy(path));
         }
+        let whiteout = [b".wh.", &long[..255]].concat();
+        assert_eq!(names(&whiteout), Ok(vec![&whiteout[..]]));
+        assert_eq!(names(&[&whiteout[..], b"/a"].concat()), Err(PathError::NameTooLong));
         assert_eq!(names(&b"a/".repeat(3000)), Err(PathError::TooLong));
     }
 

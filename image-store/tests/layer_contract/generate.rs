@@ -110,11 +110,11 @@ fn entry(
         8 => (Member::directory(path), Kind::Directory),
         _ => (Member::file(path, &contents(random)), Kind::Linkable),
     };
-    match state.get(path) {
-        Some(Kind::Directory) if kind != Kind::Directory => return, // GNU tar replaces no directory that holds something.
-        Some(Kind::Directory) => {}
-        _ => forget(state, path),
+    // GNU tar replaces no directory that holds something, and adds a repeated one's attributes to the first one's.
+    if state.get(path) == Some(&Kind::Directory) {
+        return;
     }
+    forget(state, path);
     state.insert(path.to_owned(), kind);
     let has_xattrs = matches!(member.kind, b'0' | b'5');
     archive.add(&decorated(member, random, has_xattrs));
@@ -163,9 +163,14 @@ fn contents(random: &mut Random) -> Vec<u8> {
     (0..length).map(|at| ((at * 7 + seed) % 251) as u8 + 1).collect()
 }
 
-/// A sparse file of format 0.1 or 1.0, with a map that is aligned or not.
+/// A sparse file as GNU tar reads it: each extent but the last is of whole blocks.
 fn sparse(path: &str, random: &mut Random) -> Member {
-    let unit = *random.pick(&[1, 100, 512, 4096]);
+    let unit = *random.pick(&[512, 4096]);
+    sparse_of(path, unit, random)
+}
+
+/// A sparse file of format 0.1 or 1.0, whose extents are multiples of a unit but the last.
+pub fn sparse_of(path: &str, unit: u64, random: &mut Random) -> Member {
     let (mut map, mut data, mut at) = (Vec::new(), Vec::new(), 0_u64);
     for _ in 0..1 + random.below(6) {
         at += unit * random.below(20);
@@ -174,6 +179,11 @@ fn sparse(path: &str, random: &mut Random) -> Member {
         map.push((at, length));
         data.extend(std::iter::repeat_n(fill, length as usize));
         at += length;
+    }
+    let cut = random.below(unit);
+    if let Some(last) = map.last_mut() {
+        last.1 -= cut;
+        data.truncate(data.len() - cut as usize);
     }
     let size = at + random.below(3) * unit * 7;
     // GNU tar writes an empty extent at the end of a file that ends in a hole, and needs it.
@@ -201,6 +211,10 @@ fn sparse(path: &str, random: &mut Random) -> Member {
 
 fn decorated(mut member: Member, random: &mut Random, has_xattrs: bool) -> Member {
     member.mode = *random.pick(&[0o644, 0o755, 0o4755, 0o2711, 0o1777, 0o000, 0o600]);
+    if member.kind == b'5' {
+        // GNU tar forgets to take back the bit that a new directory inherits. Packages have such directories.
+        member.mode &= !0o2000;
+    }
     member.uid = *random.pick(&[0, 0, 1000, 65_534, 100_000, 3_000_000_000]);
     member.gid = *random.pick(&[0, 0, 50, 2_147_483_648]);
     member.mtime = *random.pick(&[

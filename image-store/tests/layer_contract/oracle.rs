@@ -11,7 +11,7 @@ pub fn extract(tar: &[u8], into: &Path, scratch: &Path) {
     fs::write(&archive, tar).unwrap();
     apply_whiteouts(&archive, into);
     let output = Command::new("tar")
-        .args(["--extract", "--numeric-owner", "--preserve-permissions", "--same-owner"])
+        .args(["--extract", "--absolute-names", "--numeric-owner", "--preserve-permissions", "--same-owner"])
         .args(["--delay-directory-restore", "--xattrs", "--xattrs-include=*", "--exclude=.wh.*", "--file"])
         .arg(&archive)
         .arg("-C")
@@ -33,6 +33,10 @@ fn apply_whiteouts(archive: &Path, into: &Path) {
     assert_eq!(names.len(), types.len());
     for (line, kind) in names.iter().zip(types) {
         let path = Path::new(std::ffi::OsStr::from_bytes(line));
+        // It adds a directory's attributes to those that are there.
+        if kind[0] == b'd' && is_directory(&into.join(path)) {
+            forget_xattrs(&into.join(path));
+        }
         let Some(name) = path.file_name() else { continue };
         // GNU tar replaces no directory that holds something.
         let Some(name) = name.as_bytes().strip_prefix(b".wh.") else {
@@ -59,6 +63,14 @@ fn list(archive: &Path, how: &str) -> Vec<Vec<u8>> {
     command.args(["--list", how, "--file"]).arg(archive).stderr(Stdio::null());
     let lines = command.output().unwrap().stdout;
     lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
+}
+
+fn forget_xattrs(path: &Path) {
+    let mut list = vec![0_u8; 65_536];
+    let length = rustix::fs::llistxattr(path, &mut list[..]).unwrap();
+    for name in list[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+        rustix::fs::lremovexattr(path, name).unwrap();
+    }
 }
 
 fn is_directory(path: &Path) -> bool {
