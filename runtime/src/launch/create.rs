@@ -297,6 +297,10 @@ impl Parent for Creating<'_> {
     fn state(&self) -> State {
         self.record.oci_state(ContainerState::Creating)
     }
+
+    fn executes(&self) -> bool {
+        false
+    }
 }
 
 /// What a failed create takes back: the child first, so that its group can go.

@@ -208,6 +208,10 @@ impl Parent for Execing<'_> {
     fn state(&self) -> State {
         self.record.oci_state(ContainerState::Running)
     }
+
+    fn executes(&self) -> bool {
+        true
+    }
 }
 
 /// Kills and reaps a child whose launch failed.

@@ -24,6 +24,9 @@ pub trait Parent {
     fn ready(&mut self, pid: i32, pidfd: &OwnedFd) -> Result<(), Error>;
     /// The state document for a seccomp agent.
     fn state(&self) -> State;
+    /// Whether the child executes without waiting at a gate. Then its end after `ready` is the program's: what goes
+    /// wrong on the way is told before, and a short program may have ended when we look.
+    fn executes(&self) -> bool;
 }
 
 /// What the handshake needs and gives.
@@ -44,10 +47,15 @@ impl Handshake<'_> {
     /// # Errors
     /// The child's failed step, its death, or a step of ours.
     pub fn run(&mut self, parent: &mut dyn Parent) -> Result<(), Error> {
+        let mut ready = false;
         loop {
             match self.channel.next(&self.child.pidfd)? {
-                Received::Message(message, fd) => self.answer(message, fd, parent)?,
+                Received::Message(message, fd) => {
+                    ready |= matches!(message, Message::Ready);
+                    self.answer(message, fd, parent)?;
+                }
                 Received::Closed => return Ok(()),
+                Received::Died if ready && parent.executes() => return Ok(()),
                 Received::Died => return Err(Error::Died(how_it_died(&self.child.pidfd))),
             }
         }
