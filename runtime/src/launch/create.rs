@@ -189,6 +189,10 @@ fn prepare_child(
     if !child.in_cgroup || group.needs_add() {
         group.add_process(child.pid)?;
     }
+    if group.needs_add() {
+        // systemd made the group just now, around the child.
+        group.apply_limits()?;
+    }
     set_oom_score(child.pid, oom_score_adj, container.handles.unprivileged)?;
     if container.namespaces.is_new(Kind::User) {
         let plan = &container.namespaces;

@@ -3,34 +3,65 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::{CreateRequest, Error, ExecRequest};
-use crate::state::{ContainerDir, Record};
+use crate::cgroup::{self, Cgroup, Driver, FreezerState, HostCgroups};
+use crate::state::{CgroupDriverRecord, ContainerDir, Record};
 
 /// A cgroup, or none.
 #[derive(Debug, Default)]
-pub struct Group {}
+pub struct Group(Option<Cgroup>);
 
 impl Group {
-    /// Makes the container's group; its paths are on the record before.
+    /// Makes the container's group with its limits; its paths are on the record before it is made.
     ///
     /// # Errors
     /// The cgroup's and the record's.
-    pub fn create(_req: &CreateRequest, record: &mut Record, dir: &ContainerDir) -> Result<Self, Error> {
+    pub fn create(req: &CreateRequest, record: &mut Record, dir: &ContainerDir) -> Result<Self, Error> {
+        record.cgroup_driver = match req.cgroup_driver {
+            Driver::Cgroupfs => CgroupDriverRecord::Cgroupfs,
+            Driver::Systemd => CgroupDriverRecord::Systemd,
+            Driver::Disabled => CgroupDriverRecord::Disabled,
+        };
+        if req.cgroup_driver == Driver::Disabled {
+            dir.save(record).map_err(super::create::record_error)?;
+            return Ok(Self(None));
+        }
+        let host = HostCgroups::gather().map_err(failed)?;
+        let plan =
+            cgroup::plan(&req.spec, &req.id, req.cgroup_driver, req.rootless, &host).map_err(failed)?;
+        record.cgroup_paths = plan.paths();
+        record.cgroup_scope = plan.scope().map(str::to_owned);
         dir.save(record).map_err(super::create::record_error)?;
-        Ok(Self {})
+        let group = Self(Some(Cgroup::create(&plan).map_err(failed)?));
+        if !group.needs_add() {
+            group.limit_or_remove()?;
+        }
+        Ok(group)
+    }
+
+    fn limit_or_remove(&self) -> Result<(), Error> {
+        let limited = self.apply_limits();
+        if limited.is_err() {
+            let _ = self.remove();
+        }
+        limited
     }
 
     /// The group that an exec enters.
     ///
     /// # Errors
     /// The cgroup's.
-    pub fn of_container(_record: &Record, _req: &ExecRequest) -> Result<Self, Error> {
-        Ok(Self {})
+    pub fn of_container(record: &Record, req: &ExecRequest) -> Result<Self, Error> {
+        if record.cgroup_paths.is_empty() {
+            return Ok(Self(None));
+        }
+        let whole = Cgroup::load(record.cgroup_paths.clone(), record.cgroup_scope.clone()).map_err(failed)?;
+        whole.for_exec(&req.cgroup, record.init_process_pid).map(|group| Self(Some(group))).map_err(failed)
     }
 
     /// The target of `CLONE_INTO_CGROUP`, on v2.
     #[must_use]
     pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.0.as_ref()?.clone_into()
     }
 
     /// The `tasks` files that the child writes to, on v1.
@@ -38,21 +69,29 @@ impl Group {
     /// # Errors
     /// The cgroup's.
     pub fn join_files(&self) -> Result<Vec<OwnedFd>, Error> {
-        Ok(Vec::new())
+        self.0.as_ref().map_or_else(|| Ok(Vec::new()), |group| group.join_files().map_err(failed))
     }
 
     /// The process can only be moved from outside (systemd).
     #[must_use]
     pub fn needs_add(&self) -> bool {
-        false
+        self.0.as_ref().is_some_and(Cgroup::needs_add)
     }
 
     /// Moves a process into the group.
     ///
     /// # Errors
     /// The cgroup's.
-    pub fn add_process(&self, _pid: i32) -> Result<(), Error> {
-        Ok(())
+    pub fn add_process(&self, pid: i32) -> Result<(), Error> {
+        self.each(|group| group.add_process(pid))
+    }
+
+    /// Writes the limits.
+    ///
+    /// # Errors
+    /// The cgroup's.
+    pub fn apply_limits(&self) -> Result<(), Error> {
+        self.each(Cgroup::apply_limits)
     }
 
     /// Restricts devices, once the child has made `/dev`.
@@ -60,7 +99,7 @@ impl Group {
     /// # Errors
     /// The cgroup's.
     pub fn attach_devices(&self) -> Result<(), Error> {
-        Ok(())
+        self.each(Cgroup::attach_devices)
     }
 
     /// The container is paused.
@@ -68,7 +107,8 @@ impl Group {
     /// # Errors
     /// The cgroup's.
     pub fn is_frozen(&self) -> Result<bool, Error> {
-        Ok(false)
+        let Some(group) = &self.0 else { return Ok(false) };
+        Ok(group.freezer_state().map_err(failed)? == FreezerState::Frozen)
     }
 
     /// Removes the group of a container that was not made.
@@ -76,6 +116,14 @@ impl Group {
     /// # Errors
     /// The cgroup's.
     pub fn remove(&self) -> Result<(), Error> {
-        Ok(())
+        self.each(Cgroup::remove)
     }
+
+    fn each(&self, act: impl FnOnce(&Cgroup) -> Result<(), cgroup::Error>) -> Result<(), Error> {
+        self.0.as_ref().map_or(Ok(()), |group| act(group).map_err(failed))
+    }
+}
+
+fn failed(error: cgroup::Error) -> Error {
+    Error::Cgroup(Box::new(error))
 }
