@@ -3,6 +3,7 @@
 //! `CORACLE_TEST_RUNTIME=runc` runs the same suites on runc: an expectation that runc fails is a question.
 
 mod attacks;
+mod attacks_rootfs;
 mod callers;
 mod differential;
 mod faults;
