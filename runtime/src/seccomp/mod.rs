@@ -12,6 +12,14 @@ mod assemble;
 mod cache;
 mod error;
 mod filter;
+#[cfg(test)]
+mod interpreter;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod oracle_runc;
+#[cfg(test)]
+mod oracle_tests;
 mod ranges;
 mod rules;
 mod syscalls;

@@ -1,8 +1,9 @@
-//! What compiled filters answer, asked through an interpreter; libseccomp and runc as oracles are in `tests/`.
+//! What compiled filters answer, asked through an interpreter; libseccomp and runc as oracles are in `oracle`.
 
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Value, json};
 
+use super::interpreter::{self, Call};
 use super::{Error, Filter, Host, SockFilter, compile, compile_cached};
 
 const ALLOW: u32 = 0x7fff_0000;
@@ -14,39 +15,8 @@ const X86: u32 = 0x4000_0003;
 const AARCH64: u32 = 0xc000_00b7;
 const S390X: u32 = 0x8000_0016;
 
-/// Runs the instructions that the compiler may use; panics on any other, and on what the kernel's verifier refuses.
 fn run(program: &[SockFilter], nr: u32, arch: u32, big_endian: bool, args: [u64; 6]) -> u32 {
-    let mut data = vec![nr, arch, 0, 0];
-    for arg in args {
-        let (high, low) = ((arg >> 32) as u32, arg as u32);
-        data.extend(if big_endian { [high, low] } else { [low, high] });
-    }
-    let (mut pc, mut a) = (0, 0);
-    loop {
-        let SockFilter { code, jt, jf, k } = program[pc];
-        pc += 1;
-        let holds = match code {
-            0x06 => return k,
-            0x20 => {
-                assert!(k.is_multiple_of(4));
-                a = data[(k / 4) as usize];
-                continue;
-            }
-            0x54 => {
-                a &= k;
-                continue;
-            }
-            0x05 => {
-                pc += k as usize;
-                continue;
-            }
-            0x15 => a == k,
-            0x25 => a > k,
-            0x35 => a >= k,
-            _ => panic!("instruction {code:#x}"),
-        };
-        pc += usize::from(if holds { jt } else { jf });
-    }
+    interpreter::run(program, &Call { nr, arch, args, big_endian })
 }
 
 fn profile(value: Value) -> LinuxSeccomp {
