@@ -61,8 +61,15 @@ fn inside() {
         Err(problems) => panic!("{problems:?}"),
     };
     plan.no_pivot = raw["test"]["noPivot"] == true;
+    if raw["test"]["unified"] == true {
+        plan.cgroup_v1 = None;
+        plan.cgroup2_path = Some("/sys/fs/cgroup/unified".into());
+    }
     deny(&raw["test"]["deny"], &raw["test"]["errno"]);
     let mut handles = plan.open_sources().unwrap();
+    if raw["test"]["detachedRoot"] == true {
+        handles.set_root(detached_root());
+    }
     let walked = rootfs::prepare(&plan, &mut handles)
         .and_then(|()| rootfs::pivot(&plan, &mut handles))
         .and_then(|()| rootfs::finish(&plan, &mut handles));
@@ -73,6 +80,16 @@ fn inside() {
         return;
     }
     report(raw["test"]["look"].as_array().map_or(&[], Vec::as_slice));
+}
+
+/// An empty tmpfs with a `/proc`, as a store would hand in an overlay.
+fn detached_root() -> std::os::fd::OwnedFd {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    rustix::mount::fsconfig_set_string(&context, "source", "detached").unwrap();
+    rustix::mount::fsconfig_create(&context).unwrap();
+    let attributes = MountAttrFlags::empty();
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).unwrap()
 }
 
 /// Makes system calls fail as old kernels and nested containers do.
@@ -517,4 +534,62 @@ fn missing_system_calls_change_nothing_that_can_be_seen() {
 
 fn libc_enosys() -> i32 {
     rustix::io::Errno::NOSYS.raw_os_error()
+}
+
+#[test]
+fn cgroup2_is_mounted_or_bound_where_that_is_not_allowed() {
+    if !is_root() {
+        return;
+    }
+    if !Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
+        eprintln!("SKIP needs a hybrid host, whose cgroup2 is at /sys/fs/cgroup/unified");
+        return;
+    }
+    for (kinds, unshare, expected) in [
+        (
+            &["mount", "cgroup"][..],
+            &["--cgroup"][..],
+            "/sys/fs/cgroup ro,nosuid,noexec,relatime  - cgroup2 cgroup",
+        ),
+        // Without the namespace that the plan believes in, the kernel refuses as it does on older hosts.
+        (
+            &["mount", "user", "cgroup"],
+            &["--user", "--map-root-user"],
+            "/sys/fs/cgroup ro,nosuid,noexec,relatime ",
+        ),
+    ] {
+        let bundle = Bundle::new();
+        std::fs::set_permissions(bundle.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+        let proc = serde_json::json!({"destination": "/proc", "source": "/proc", "options": ["rbind"]});
+        let cgroup = serde_json::json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                                        "options": ["nosuid", "noexec", "ro"]});
+        let out = bundle.run(
+            serde_json::json!({
+                "mounts": [proc, cgroup],
+                "linux": {"namespaces": namespaces(kinds)}, "test": {"unified": true}
+            }),
+            unshare,
+        );
+        let mounts = lines(&out, "MOUNT ");
+        assert!(mounts.iter().any(|m| m.starts_with(expected)), "{mounts:#?}");
+    }
+}
+
+#[test]
+fn a_detached_mount_becomes_the_root() {
+    if !is_root() {
+        return;
+    }
+    let bundle = Bundle::new();
+    let out = bundle.run(
+        serde_json::json!({
+            "mounts": usual_mounts(),
+            "linux": {"namespaces": namespaces(&["mount", "pid", "ipc"])},
+            "test": {"look": ["/dev/null"], "detachedRoot": true}
+        }),
+        &["--pid", "--ipc"],
+    );
+    assert_eq!(lines(&out, "MOUNT ")[0], "/ rw,relatime  - tmpfs detached rw");
+    assert!(!bundle.root().join("dev/null").exists());
 }

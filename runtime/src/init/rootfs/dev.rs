@@ -17,9 +17,11 @@ const PTY_SLAVE_MAJORS: std::ops::RangeInclusive<u32> = 136..=143;
 
 /// Makes the nodes and links of the plan.
 pub(super) fn make_devices(tree: &Tree, plan: &DevicesPlan) -> Result<(), StepError> {
-    for node in &plan.nodes {
-        make_node(tree, node, plan.bind)?;
-    }
+    // So that modes need no second call.
+    let umask = rustix::process::umask(Mode::empty());
+    let made = plan.nodes.iter().try_for_each(|node| make_node(tree, node, plan.bind));
+    rustix::process::umask(umask);
+    made?;
     for (path, target) in &plan.links {
         if path == Path::new("/dev/core") && !Path::new("/proc/kcore").exists() {
             continue;
@@ -59,7 +61,7 @@ fn mknod(tree: &Tree, node: &DeviceNode, directory: &OwnedFd, name: &OsStr) -> R
     if !is_node(node, made.as_fd())? {
         return Err(Errno::STALE);
     }
-    // The umask or a default ACL took something away.
+    // A default ACL took something away.
     if rustix::fs::fstat(&made)?.st_mode & 0o7777 != node.mode {
         tree.procfs.with_path(made.as_fd(), |path| rustix::fs::chmod(path, mode))?;
     }

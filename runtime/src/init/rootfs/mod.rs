@@ -29,6 +29,8 @@ use tree::Tree;
 pub struct RootfsHandles {
     /// One a mount of the plan; only where the child could not open the source itself.
     sources: Vec<Option<OwnedFd>>,
+    /// A detached mount that becomes the root filesystem.
+    root: Option<OwnedFd>,
     /// The tree, from `prepare` on.
     tree: Option<Tree>,
     /// Mounts that become read-only at the end, with their destination.
@@ -38,7 +40,13 @@ pub struct RootfsHandles {
 impl RootfsHandles {
     /// The descriptors that must survive the child's first close_range.
     pub fn as_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sources.iter().flatten().map(AsFd::as_fd)
+        self.sources.iter().flatten().chain(&self.root).map(AsFd::as_fd)
+    }
+
+    /// Takes a detached mount as the root filesystem: it is attached at the plan's root, an existing directory, in the
+    /// container's mount namespace only, so that nothing on the host keeps it busy.
+    pub fn set_root(&mut self, mount: OwnedFd) {
+        self.root = Some(mount);
     }
 
     fn tree(&mut self) -> Result<&mut Tree, StepError> {
@@ -73,7 +81,7 @@ impl RootfsPlan {
 /// # Errors
 /// The first mount or node that the kernel or our own checks refuse.
 pub fn prepare(plan: &RootfsPlan, handles: &mut RootfsHandles) -> Result<(), StepError> {
-    let tree = root::prepare_root(plan)?;
+    let tree = root::prepare_root(plan, handles.root.take())?;
     for (index, mount) in plan.mounts.iter().enumerate() {
         let opened = handles.sources.get_mut(index).and_then(Option::take);
         let fd = filesystem::mount_one(&tree, plan, mount, opened)?;

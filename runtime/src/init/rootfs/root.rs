@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 
 type Propagation = MountPropagationFlags;
 
-/// Makes the rootfs a mount point in a tree that sends nothing back to the host; returns it.
-pub(super) fn prepare_root(plan: &RootfsPlan) -> Result<Tree, StepError> {
+/// Makes the rootfs a mount point in a tree that sends nothing back to the host, from `detached` if there is one;
+/// returns it.
+pub(super) fn prepare_root(plan: &RootfsPlan, detached: Option<OwnedFd>) -> Result<Tree, StepError> {
     let api = MountApi::probe();
     let procfs = Procfs::open()?;
     let refused = |errno| StepError::os("open root filesystem", plan.root.display(), errno);
@@ -27,9 +28,12 @@ pub(super) fn prepare_root(plan: &RootfsPlan) -> Result<Tree, StepError> {
     let flags = plan.propagation.unwrap_or(Propagation::DOWNSTREAM | Propagation::REC);
     rustix::mount::mount_change("/", flags).map_err(|e| StepError::os("change propagation of", "/", e))?;
     unshare_parent(&root_path, flags)?;
-    let bound = bind_itself(&root_path, api)
-        .map_err(|e| StepError::os("bind root filesystem", plan.root.display(), e))?;
-    Ok(Tree { root: InRoot::new(bound), root_path, procfs, api })
+    let mounted = match detached {
+        Some(mount) => attach(&mount, &plain).map(|()| mount),
+        None => bind_itself(&root_path, api),
+    };
+    let mounted = mounted.map_err(|e| StepError::os("mount root filesystem", plan.root.display(), e))?;
+    Ok(Tree { root: InRoot::new(mounted), root_path, procfs, api })
 }
 
 /// The mount that holds the rootfs must not be shared: pivot_root refuses that, and the bind of the rootfs onto
