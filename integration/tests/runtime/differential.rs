@@ -21,6 +21,8 @@ const ACCEPTED: &[(&str, &str, &str)] = &[
     ("*", "fds: runc: 0 -> pipe", "runc's side of the same difference"),
     ("*", "fds: runc: 1 -> pipe", "runc's side of the same difference"),
     ("*", "fds: runc: 2 -> pipe", "runc's side of the same difference"),
+    ("*", "dev: coracle: drwxrwxrwt root root  mqueue", "the container's root owns it by group too"),
+    ("*", "dev: runc: drwxrwxrwt root 65534  mqueue", "runc's side: made before its group is root's"),
     ("*", "/proc/acpi ro,relatime", "masked directories are limited in size and inodes, as newer runc does"),
     ("*", "/sys/firmware ro,relatime", "the same limit on masked directories"),
     ("masked_and_read_only_paths", "/home ro,", "the same limit on masked directories"),

@@ -64,6 +64,7 @@ impl From<launch::Error> for Error {
             | Cause::State(_)
             | Cause::Invalid(_)
             | Cause::Unsupported(_)
+            | Cause::Fault(_)
             | Cause::Record(_) => Self::Launch(error),
         }
     }

@@ -121,7 +121,7 @@ fn make(
     record.rootless = req.rootless;
     let group = Group::create(req, &mut record, dir)?;
     let group = undo.group.insert(group);
-    fault("create.group")?;
+    crate::fault::point("create.group")?;
     let gate = handles::make_gate(&dir.exec_fifo(), plans.namespaces.host_root())?;
     let streams = streams(&req.stdio)?;
     record.external_descriptors = handles::external_descriptors(streams.as_ref());
@@ -155,13 +155,14 @@ fn make(
         rootfs: plans.rootfs,
     };
     let (ours, theirs) = Channel::pair()?;
-    fault("create.clone")?;
+    crate::fault::point("create.clone")?;
     let steps = container.namespaces.steps.clone();
     let joined = super::exec::duplicate(&container.handles.namespaces)?;
     let child = spawn::spawn(&steps, &joined, group.clone_into(), || container::run(&mut container, theirs))?;
     undo.child =
         Some(rustix::io::fcntl_dupfd_cloexec(&child.pidfd, 3).map_err(|e| StepError::os("dup", "pidfd", e))?);
     prepare_child(&container, &child, group, oom_score_adj, deny_groups)?;
+    crate::fault::point("create.cloned")?;
     ours.send(&Message::Go, None)?;
 
     let console_socket = req.console_socket.as_deref();
@@ -169,13 +170,9 @@ fn make(
         Handshake { channel: ours, child, console_socket, listener, rlimits: &rlimits, console: None };
     let mut creating = Creating { req, record, dir, group, child: &mut undo.child };
     handshake.run(&mut creating)?;
-    fault("create.done")?;
+    crate::fault::point("create.done")?;
     publish(req, handshake.child.pid, &handshake.child.pidfd)?;
     Ok(Created { pid: handshake.child.pid, pidfd: handshake.child.pidfd, console: handshake.console })
-}
-
-fn fault(name: &'static str) -> Result<(), StepError> {
-    crate::fault::point(name).map_err(|e| StepError::why(name, "", e))
 }
 
 /// What the child needs of us before it may go on: its group after a fallback, OOM score, id maps.
@@ -281,7 +278,7 @@ impl Parent for Creating<'_> {
     }
 
     fn mounted(&mut self, pid: i32, pidfd: &OwnedFd) -> Result<(), Error> {
-        fault("create.mounted")?;
+        crate::fault::point("create.mounted")?;
         self.group.attach_devices()?;
         let hooked = self.req.spec.hooks().is_some();
         if hooked {
@@ -294,7 +291,7 @@ impl Parent for Creating<'_> {
     }
 
     fn ready(&mut self, pid: i32, pidfd: &OwnedFd) -> Result<(), Error> {
-        fault("create.record")?;
+        crate::fault::point("create.record")?;
         self.save(pid, pidfd)
     }
 

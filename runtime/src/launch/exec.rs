@@ -140,12 +140,14 @@ fn launch(
         program: Program::new(process, seccomp, may_set_groups, listen_fds()),
     };
     let (ours, theirs) = Channel::pair()?;
+    crate::fault::point("exec.clone")?;
     let child = spawn_in(group, &steps, &namespaces, || joined::run(&mut child_plan, theirs))?;
     let mut guard = KillGuard(Some(dup(&child.pidfd)?));
     if !child.in_cgroup || group.needs_add() {
         group.add_process(child.pid)?;
     }
     set_oom_score(child.pid, oom_score_adj, facts.euid != 0)?;
+    crate::fault::point("exec.cloned")?;
     ours.send(&Message::Go, None)?;
     let console_socket = req.console_socket.as_deref();
     let mut handshake =

@@ -133,6 +133,9 @@ pub enum Error {
     /// The record could not be read or written.
     #[error("state: {0}")]
     Record(Box<dyn std::error::Error + Send + Sync>),
+    /// A test asked for it.
+    #[error(transparent)]
+    Fault(#[from] crate::fault::Injected),
     /// A hook failed.
     #[error("{0}")]
     Hook(Box<dyn std::error::Error + Send + Sync>),
@@ -146,7 +149,9 @@ impl Kind for Error {
             Self::Exists | Self::State(_) => ErrorKind::Conflict,
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::Unsupported(_) => ErrorKind::Unsupported,
-            Self::Died(_) | Self::Cgroup(_) | Self::Record(_) | Self::Hook(_) => ErrorKind::Kernel,
+            Self::Died(_) | Self::Cgroup(_) | Self::Record(_) | Self::Hook(_) | Self::Fault(_) => {
+                ErrorKind::Kernel
+            }
         }
     }
 }

@@ -22,7 +22,9 @@ pub fn start(root: &Path, id: &str) -> Result<(), Error> {
     let pidfd = record.identity.as_ref().map(|i| i.open().map_err(record_error)).transpose()?.flatten();
     let pidfd = pidfd.ok_or_else(|| Error::State("cannot start a container that has stopped".to_owned()))?;
     let fifo = dir.exec_fifo();
+    crate::fault::point("start.gate")?;
     open_gate(&fifo, &pidfd)?;
+    crate::fault::point("start.opened")?;
     // Gone before the hooks: a second start must fail.
     rustix::fs::unlink(&fifo).map_err(|e| StepError::os("remove", fifo.display(), e))?;
     poststart(&record, &pidfd)

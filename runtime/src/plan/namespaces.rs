@@ -207,17 +207,9 @@ fn wishes(spec: &Spec, problems: &mut Vec<Problem>) -> Vec<(Kind, Wish)> {
 fn check(plan: &NamespacePlan, spec: &Spec, problems: &mut Vec<Problem>) {
     let mapped = !plan.uid_map.is_empty() && !plan.gid_map.is_empty();
     let mut refuse = |field: &str, text: &str| problems.push(Problem::new(field, text));
-    match plan.wish(Kind::User) {
-        Wish::New if !mapped => {
-            refuse("linux.uidMappings", "user namespaces enabled, but no uid or gid mappings found");
-        }
-        Wish::Keep if !plan.uid_map.is_empty() || !plan.gid_map.is_empty() => {
-            refuse(
-                "linux.uidMappings",
-                "user namespace mappings specified, but user namespace isn't enabled in the config",
-            );
-        }
-        _ => {}
+    // Mappings without a new user namespace have no effect, as with runc.
+    if plan.is_new(Kind::User) && !mapped {
+        refuse("linux.uidMappings", "user namespaces enabled, but no uid or gid mappings found");
     }
     if !time_offsets(spec).is_empty() && !plan.is_new(Kind::Time) {
         refuse(
@@ -303,7 +295,9 @@ fn clone_flags(plan: &NamespacePlan, own_time: bool, again: bool, facts: &HostFa
             Kind::Time => !joins_user && !own_time,
             // Pid is not made by unshare: it is for the child itself. Only a second clone makes it later.
             Kind::Pid => !again,
-            Kind::Ipc | Kind::Uts | Kind::Net | Kind::Mount => !joins_user,
+            // Made by the container's root, which then owns /dev/mqueue.
+            Kind::Ipc => !joins_user && !plan.is_new(Kind::User),
+            Kind::Uts | Kind::Net | Kind::Mount => !joins_user,
         })
         .fold(0, |flags, (kind, _)| flags | kind.flag())
 }
@@ -345,7 +339,8 @@ fn child_steps(
         .filter(|(_, wish)| *wish == Wish::New)
         .filter(|(kind, _)| match kind {
             Kind::Cgroup => joins_user || !facts.cgroup_unified,
-            Kind::Ipc | Kind::Uts | Kind::Net | Kind::Mount => joins_user,
+            Kind::Ipc => joins_user || plan.is_new(Kind::User),
+            Kind::Uts | Kind::Net | Kind::Mount => joins_user,
             Kind::User | Kind::Pid | Kind::Time => false,
         })
         .fold(0, |flags, (kind, _)| flags | kind.flag());

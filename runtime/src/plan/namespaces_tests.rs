@@ -83,14 +83,21 @@ fn golden_plans() {
         ("none", &[], json!({}), true, 0, "clone() cgroups"),
         ("default v2", DEFAULT, json!({}), true, 0, "clone(cgroup+ipc+mnt+net+pid+uts) cgroups"),
         ("default v1", DEFAULT, json!({}), false, 0, "clone(ipc+mnt+net+pid+uts) cgroups unshare(cgroup)"),
-        ("user v2", &with_user, maps(), true, 0, "clone(cgroup+ipc+mnt+net+pid+user+uts) map root cgroups"),
+        (
+            "user v2",
+            &with_user,
+            maps(),
+            true,
+            0,
+            "clone(cgroup+mnt+net+pid+user+uts) map root cgroups unshare(ipc)",
+        ),
         (
             "user v1",
             &with_user,
             maps(),
             false,
             0,
-            "clone(ipc+mnt+net+pid+user+uts) map root cgroups unshare(cgroup)",
+            "clone(mnt+net+pid+user+uts) map root cgroups unshare(cgroup+ipc)",
         ),
         (
             "rootless v2",
@@ -98,7 +105,7 @@ fn golden_plans() {
             maps(),
             true,
             1000,
-            "clone(cgroup+ipc+mnt+net+pid+user+uts) map root cgroups",
+            "clone(cgroup+mnt+net+pid+user+uts) map root cgroups unshare(ipc)",
         ),
         ("pod v2", &pod, json!({}), true, 0, "clone(cgroup+mnt+pid) cgroups join:ipc join:uts join:net"),
         (
