@@ -120,3 +120,14 @@ fn proc_takes_procfs_only_and_a_few_files() {
         assert_eq!(proc_rule(Path::new(path)), rule, "{path}");
     }
 }
+
+proptest::proptest! {
+    /// A destination is absolute, has no `..` left and is not cleaned twice to something else.
+    #[test]
+    fn clean_paths_stay_clean(path in "[a./ ]{0,20}") {
+        let once = clean(Path::new(&path));
+        proptest::prop_assert!(once.is_absolute());
+        proptest::prop_assert!(once.components().all(|c| !matches!(c, Component::ParentDir | Component::CurDir)));
+        proptest::prop_assert_eq!(&clean(&once), &once);
+    }
+}

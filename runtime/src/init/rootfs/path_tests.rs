@@ -65,3 +65,58 @@ fn what_is_missing_is_made_inside_the_root_also_through_dangling_links() {
     assert_eq!(std::fs::read_dir(dir.path().join("victim")).unwrap().count(), 0);
     assert_eq!(tree.make_directory(Path::new("run/made/x")).unwrap_err(), Errno::NOTDIR);
 }
+
+/// Names and targets that collide often, so that links chain, loop, dangle and climb.
+fn component() -> impl proptest::strategy::Strategy<Value = String> {
+    proptest::sample::select(vec!["a", "b", "c", "..", ".", "d"]).prop_map(str::to_owned)
+}
+
+fn path() -> impl proptest::strategy::Strategy<Value = String> {
+    (proptest::bool::ANY, proptest::collection::vec(component(), 1..6))
+        .prop_map(|(absolute, parts)| format!("{}{}", if absolute { "/" } else { "" }, parts.join("/")))
+}
+
+use proptest::strategy::Strategy;
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// The kernel's resolver is the oracle of the walk, and whatever the walk makes is inside the root.
+    #[test]
+    fn the_walk_agrees_with_openat2(
+        directories in proptest::collection::vec(path(), 0..6),
+        links in proptest::collection::vec((path(), path()), 0..8),
+        lookups in proptest::collection::vec(path(), 1..8),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let tree = in_root(&root);
+        for path in &directories {
+            let _ = tree.walk(Path::new(path), Missing::MakeDirectory);
+        }
+        for (path, target) in &links {
+            let Ok((parent, name)) = tree.make_parent(Path::new(path)) else { continue };
+            let _ = rustix::fs::symlinkat(target.as_str(), parent, &name);
+        }
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        for path in lookups.iter().map(Path::new) {
+            let walked = tree.walk(path, Missing::Fail).map(inode);
+            let kernel = rustix::fs::openat2(&tree.root, path, flags, Mode::empty(), resolve).map(inode);
+            // Both refuse, but the order in which a path is looked at decides whether it is called a loop or missing.
+            match (walked, kernel) {
+                (Err(_), Err(_)) => {}
+                (walked, kernel) => proptest::prop_assert_eq!(walked, kernel, "{:?} {:?}", path, &links),
+            }
+            let _ = tree.make_directory(path);
+        }
+        let outside: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        proptest::prop_assert_eq!(outside, ["root"]);
+    }
+}
+
+fn inode(fd: OwnedFd) -> (u64, u64) {
+    let stat = rustix::fs::fstat(fd).unwrap();
+    (stat.st_dev, stat.st_ino)
+}
