@@ -112,7 +112,7 @@ fn check_terminal(req: &CreateRequest, process: &ProcessPlan) -> Result<(), Erro
 
 fn make(
     req: &CreateRequest,
-    plans: Plans,
+    mut plans: Plans,
     facts: &HostFacts,
     dir: &ContainerDir,
     undo: &mut Undo,
@@ -121,6 +121,7 @@ fn make(
     record.rootless = req.rootless;
     let group = Group::create(req, &mut record, dir)?;
     let group = undo.group.insert(group);
+    plans.rootfs.cgroup2_path = record.cgroup_paths.get("").map(Into::into);
     crate::fault::point("create.group")?;
     let gate = handles::make_gate(&dir.exec_fifo(), plans.namespaces.host_root())?;
     let streams = streams(&req.stdio)?;
