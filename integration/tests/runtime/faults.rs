@@ -8,7 +8,7 @@ use std::path::Path;
 
 use coracle_integration::{Container, Outcome, Runtime, require_root};
 
-/// The names in `fault::point("…")` below `runtime/src`.
+/// The names in `point("…")` and `fault("…")` below `runtime/src`.
 fn points() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/src"), &mut found);
@@ -22,11 +22,11 @@ fn collect(directory: &Path, found: &mut BTreeSet<String>) {
             collect(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("fault.rs") {
             let text = std::fs::read_to_string(&path).expect("source");
-            let calls = text
-                .split("point(")
-                .skip(1)
-                .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
-            found.extend(calls.filter(|name| name.contains('.')).map(str::to_owned));
+            for call in ["point(", "fault("] {
+                let calls = text.split(call).skip(1);
+                let names = calls.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+                found.extend(names.filter(|name| name.contains('.')).map(str::to_owned));
+            }
         }
     }
 }
@@ -55,7 +55,14 @@ fn meet(point: &str, action: &str) -> Option<String> {
     let bundle = container.bundle.path.to_string_lossy().into_owned();
     let create = ["create", "--bundle", &bundle, &container.id];
     let outcome = match verb(point) {
-        "create" => call_with_fault(&container, &create, &fault),
+        "create" => {
+            let created = call_with_fault(&container, &create, &fault);
+            // The last points are behind the gate.
+            if created.success() {
+                container.start();
+            }
+            created
+        }
         "start" => {
             container.create(&[]).expect_success();
             call_with_fault(&container, &["start", &container.id], &fault)

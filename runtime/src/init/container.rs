@@ -7,7 +7,7 @@ use oci_spec::runtime::{ContainerState, Hook, State};
 
 use super::program::Program;
 use super::rootfs::RootfsHandles;
-use super::{StepError, attributes, console, enter, gate, privileges, rootfs, shed, sysctl};
+use super::{StepError, attributes, console, enter, fault, gate, privileges, rootfs, shed, sysctl};
 use crate::hooks;
 use crate::launch::channel::{Channel, Message};
 use crate::plan::RootfsPlan;
@@ -71,8 +71,10 @@ fn first(container: &mut Container, channel: &Channel) -> Result<Option<u64>, St
     }
     shed::descriptors(container.program.process.preserve_fds, descriptors(container, channel))?;
     container.program.open_proc()?;
+    fault("create.init.descriptors")?;
     channel.wait_go()?;
     shed::undump()?;
+    fault("create.init.namespaces")?;
     enter::walk(&container.namespaces.steps, &container.handles)
 }
 
@@ -91,19 +93,25 @@ fn second_clone(container: &mut Container, channel: &Channel, flags: u64) -> Res
 
 fn rest(container: &mut Container, channel: &Channel) -> Result<(), StepError> {
     container.program.open_proc()?;
+    fault("create.init.session")?;
     session(container)?;
     if container.namespaces.is_new(Kind::Net) {
         network::loopback_up().map_err(|e| StepError::io("bring up", "lo", &e))?;
     }
     root(container, channel)?;
+    fault("create.init.names")?;
     names(container)?;
+    fault("create.init.sysctls")?;
     sysctl::apply(&container.sysctls)?;
     if container.rootfs.mount_namespace {
+        fault("create.init.restrictions")?;
         rootfs::finish(&container.rootfs, &mut container.sources)?;
     }
+    fault("create.init.attributes")?;
     attributes::apply(&container.program)?;
     channel.send(&Message::Ready, None)?;
     channel.wait_go()?;
+    fault("create.init.privileges")?;
     privileges::give_up(&mut container.program, channel)
 }
 
@@ -119,10 +127,12 @@ fn session(container: &Container) -> Result<(), StepError> {
 
 fn root(container: &mut Container, channel: &Channel) -> Result<(), StepError> {
     if container.rootfs.mount_namespace {
+        fault("create.init.mounts")?;
         rootfs::prepare(&container.rootfs, &mut container.sources)?;
     }
     channel.send(&Message::Mounted, None)?;
     channel.wait_go()?;
+    fault("create.init.pivot")?;
     run_hooks(
         hooks::Stage::CreateContainer,
         &container.create_container,
@@ -167,6 +177,7 @@ fn gate_and_exec(container: &mut Container) -> i32 {
                 ContainerState::Created,
             )
         })
+        .and_then(|()| fault("create.init.program"))
         .and_then(|()| container.program.execute());
     if let Err(error) = result {
         // Nobody listens any more but the container's own log.

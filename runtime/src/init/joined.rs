@@ -42,7 +42,9 @@ fn first(joined: &mut Joined, channel: &Channel) -> Result<Option<u64>, StepErro
     shed::descriptors(joined.program.process.preserve_fds, descriptors(joined, channel))?;
     attributes::initial_affinity(&joined.program)?;
     joined.program.open_proc()?;
+    super::fault("exec.init.descriptors")?;
     channel.wait_go()?;
+    super::fault("exec.init.namespaces")?;
     let again = enter::walk(&joined.steps, &joined.handles)?;
     attributes::final_affinity(&joined.program)?;
     Ok(again)
@@ -63,8 +65,10 @@ fn rest(joined: &mut Joined, channel: &Channel) -> Result<(), StepError> {
         channel.send(&Message::Console, Some(terminal.master.as_fd()))?;
         console::adopt(&terminal.slave)?;
     }
+    super::fault("exec.init.attributes")?;
     attributes::apply(&joined.program)?;
     channel.send(&Message::Ready, None)?;
     channel.wait_go()?;
+    super::fault("exec.init.privileges")?;
     privileges::give_up(&mut joined.program, channel)
 }

@@ -22,3 +22,11 @@ pub mod step_error;
 pub mod sysctl;
 
 pub use step_error::StepError;
+
+/// A fault point at one of the steps; nothing is left of it in a release build.
+///
+/// # Errors
+/// What a test injected.
+pub(crate) fn fault(name: &'static str) -> Result<(), StepError> {
+    crate::fault::point(name).map_err(|injected| StepError::why(name, "", injected))
+}

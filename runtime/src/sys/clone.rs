@@ -86,7 +86,7 @@ pub fn clone_parent(flags: u64) -> io::Result<Option<Child>> {
 }
 
 /// Ends the process at once: no destructors, no buffers, which belong to the parent's image.
-fn exit_now(code: i32) -> Option<Infallible> {
+pub(crate) fn exit_now(code: i32) -> Option<Infallible> {
     // SAFETY: _exit takes any value and does not return.
     unsafe { libc::_exit(code) }
 }
