@@ -52,7 +52,15 @@ impl_layer_store!(TreeLayers);
 struct Unpacker {
     files: PathBuf,
     tree: PathBuf,
-    current: Option<(PathBuf, File)>,
+    current: Option<Unpacked>,
+}
+
+/// A file being written, and how far it is.
+#[derive(Debug)]
+struct Unpacked {
+    path: PathBuf,
+    file: File,
+    length: u64,
 }
 
 impl Unpacker {
@@ -73,18 +81,22 @@ impl Sink for Unpacker {
     fn begin_file(&mut self, file: NodeId) -> Result<(), Error> {
         let path = self.files.join(file.index().to_string());
         let file = File::create_new(&path).map_err(Error::io("create", &path))?;
-        self.current = Some((path, file));
+        self.current = Some(Unpacked { path, file, length: 0 });
         Ok(())
     }
 
     fn data(&mut self, file_offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        let Some((path, file)) = &self.current else { return Ok(()) };
-        file.write_all_at(bytes, file_offset).map_err(Error::io("write", path))
+        let Some(current) = &mut self.current else { return Ok(()) };
+        current.length = file_offset + bytes.len() as u64;
+        current.file.write_all_at(bytes, file_offset).map_err(Error::io("write", &current.path))
     }
 
     fn end_file(&mut self, node: &Node) -> Result<(), Error> {
-        let Some((path, file)) = self.current.take() else { return Ok(()) };
-        if let Content::File { size, .. } = node.content {
+        let Some(Unpacked { path, file, length }) = self.current.take() else { return Ok(()) };
+        // Only for a hole at the end: ext4 makes even a truncation to the same length a transaction.
+        if let Content::File { size, .. } = node.content
+            && size != length
+        {
             file.set_len(size).map_err(Error::io("set the length of", &path))?;
         }
         set_attributes(file.as_fd(), node).map_err(Error::io("set attributes of", &path))
