@@ -116,10 +116,9 @@ impl Abi {
         }
     }
 
-    /// The number of the system call `name`, without regard to multiplexing.
-    pub(super) fn number(self, name: &str) -> Option<u32> {
-        let row = SYSCALLS.binary_search_by_key(&name, |row| row.0).ok()?;
-        let number = SYSCALLS[row].1[self.column()];
+    /// The number of a system call, without regard to multiplexing.
+    pub(super) fn number(self, call: Syscall) -> Option<u32> {
+        let number = SYSCALLS[call.row].1[self.column()];
         if number == N {
             return None;
         }
@@ -127,22 +126,29 @@ impl Abi {
         Some(if self == Self::X32 { number | X32_BIT } else { number })
     }
 
-    /// The multiplexer's number and index under which `name` arrives on this ABI.
-    pub(super) fn multiplexed(self, name: &str) -> Option<(u32, u32)> {
-        if !self.multiplexes() {
-            return None;
-        }
-        let index = |calls: &[(&str, u32)]| calls.iter().find(|call| call.0 == name).map(|call| call.1);
-        if let Some(index) = index(SOCKETCALL) {
-            return Some((self.number("socketcall")?, index));
-        }
-        index(IPC).and_then(|index| Some((self.number("ipc")?, index)))
+    /// The multiplexer's number and index under which `call` arrives on this ABI.
+    pub(super) fn multiplexed(self, call: Syscall) -> Option<(u32, u32)> {
+        let (multiplexer, index) = call.multiplexer.filter(|_| self.multiplexes())?;
+        Some((self.number(Syscall::named(multiplexer)?)?, index))
     }
 }
 
-/// Whether any ABI has the call; otherwise the name is unknown and ignored.
-pub(super) fn is_known(name: &str) -> bool {
-    SYSCALLS.binary_search_by_key(&name, |row| row.0).is_ok() || SOCKETCALL.iter().any(|call| call.0 == name)
+/// A system call that some ABI has: its row of the table, looked up once for all ABIs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Syscall {
+    row: usize,
+    /// The call that multiplexes it on some ABIs, and its index there.
+    multiplexer: Option<(&'static str, u32)>,
+}
+
+impl Syscall {
+    /// Looks a name up; an unknown one is ignored by the compiler.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        let row = SYSCALLS.binary_search_by_key(&name, |row| row.0).ok()?;
+        let index = |calls: &[(&str, u32)]| calls.iter().find(|call| call.0 == name).map(|call| call.1);
+        let socketcall = index(SOCKETCALL).map(|index| ("socketcall", index));
+        Some(Self { row, multiplexer: socketcall.or_else(|| index(IPC).map(|index| ("ipc", index))) })
+    }
 }
 
 /// First argument of socketcall(2), `linux/net.h`.
@@ -207,10 +213,11 @@ mod tests {
             (Abi::Ppc64le, "socketcall", Some(102)),
         ];
         for (abi, name, number) in table {
-            assert_eq!(abi.number(name), number, "{abi:?} {name}");
+            assert_eq!(Syscall::named(name).and_then(|call| abi.number(call)), number, "{abi:?} {name}");
         }
-        assert_eq!(Abi::X86.multiplexed("accept"), Some((102, 5)));
-        assert_eq!(Abi::S390x.multiplexed("shmat"), Some((117, 21)));
-        assert_eq!(Abi::X86_64.multiplexed("accept"), None);
+        let multiplexed = |abi: Abi, name| Syscall::named(name).and_then(|call| abi.multiplexed(call));
+        assert_eq!(multiplexed(Abi::X86, "accept"), Some((102, 5)));
+        assert_eq!(multiplexed(Abi::S390x, "shmat"), Some((117, 21)));
+        assert_eq!(multiplexed(Abi::X86_64, "accept"), None);
     }
 }

@@ -37,10 +37,8 @@ pub fn compile_cached(profile: &LinuxSeccomp, host: &Host, cache_dir: &Path) -> 
         return Ok(filter);
     }
     let mut filter = compile(profile, host)?;
-    // A filter that ignored something is compiled each time, so that its warnings are given each time.
-    if filter.warnings.is_empty()
-        && let Err(error) = write(cache_dir, &path, &key, &filter)
-    {
+    // Names are quoted by `{:?}`, so that a warning is one line.
+    if let Err(error) = write(cache_dir, &path, &key, &filter) {
         filter.warnings.push(Error::Cache { path, source: error }.to_string());
     }
     Ok(filter)
@@ -96,41 +94,44 @@ fn read(path: &Path, key: &[u8; 32], profile: &LinuxSeccomp) -> Option<Filter> {
     parse(&bytes, key, profile)
 }
 
-/// Layout: `FORMAT`, 32 bytes SHA-256 over key and rest, then flags, notify (u32 each) and the instructions, little endian.
+/// Layout: `FORMAT`, 32 bytes SHA-256 over key and rest, then flags, notify and the number of instructions (u32 each), the
+/// instructions, all little endian, and the warnings, a line each.
 fn parse(bytes: &[u8], key: &[u8; 32], profile: &LinuxSeccomp) -> Option<Filter> {
     let (sum, body) = bytes.strip_prefix(FORMAT)?.split_at_checked(32)?;
     if sum != checksum(key, body) {
         return None;
     }
-    let (head, code) = body.split_at_checked(8)?;
+    let (head, rest) = body.split_at_checked(12)?;
     let word = |bytes: &[u8]| bytes.try_into().ok().map(u32::from_le_bytes);
+    let length =
+        usize::try_from(word(&head[8..])?).ok().filter(|length| (1..=MAX_INSTRUCTIONS).contains(length))?;
+    let (code, warnings) = rest.split_at_checked(8 * length)?;
     let instruction = |bytes: &[u8]| {
         let code = u16::from_le_bytes([bytes[0], bytes[1]]);
         Some(SockFilter { code, jt: bytes[2], jf: bytes[3], k: word(&bytes[4..])? })
     };
     let program: Vec<SockFilter> = code.chunks_exact(8).map(instruction).collect::<Option<_>>()?;
-    if program.is_empty() || program.len() > MAX_INSTRUCTIONS || code.len() % 8 != 0 {
-        return None;
-    }
     Some(Filter {
         program,
         flags: word(&head[..4])?,
-        notify: word(&head[4..])? != 0,
+        notify: word(&head[4..8])? != 0,
         listener_path: profile.listener_path().clone(),
         listener_metadata: profile.listener_metadata().clone(),
-        warnings: Vec::new(),
+        warnings: std::str::from_utf8(warnings).ok()?.lines().map(str::to_owned).collect(),
     })
 }
 
 fn render(filter: &Filter, key: &[u8; 32]) -> Vec<u8> {
-    let mut body = Vec::with_capacity(8 + 8 * filter.program.len());
+    let mut body = Vec::with_capacity(12 + 8 * filter.program.len());
     body.extend(filter.flags.to_le_bytes());
     body.extend(u32::from(filter.notify).to_le_bytes());
+    body.extend(u32::try_from(filter.program.len()).unwrap_or(u32::MAX).to_le_bytes());
     for instruction in &filter.program {
         body.extend(instruction.code.to_le_bytes());
         body.extend([instruction.jt, instruction.jf]);
         body.extend(instruction.k.to_le_bytes());
     }
+    body.extend(filter.warnings.join("\n").as_bytes());
     [FORMAT, &checksum(key, &body), &body].concat()
 }
 

@@ -171,7 +171,7 @@ pub fn name(abi: Abi) -> &'static str {
 }
 
 /// The profile as the helper reads it, with runc's treatment of repeated arguments and of rules that repeat the default.
-fn text(profile: &LinuxSeccomp, abis: &[Abi]) -> String {
+pub fn text(profile: &LinuxSeccomp, abis: &[Abi]) -> String {
     let default = action(profile.default_action(), profile.default_errno_ret());
     let mut lines = vec![format!("default {default}")];
     lines.extend(abis.iter().map(|abi| format!("arch {}", name(*abi))));

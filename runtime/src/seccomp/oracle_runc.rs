@@ -190,7 +190,10 @@ fn measure() {
     );
     println!("cached {:?}", best(&|| drop(super::compile_cached(&profile, &host, &cache).unwrap())));
     let runc = oracle::Runc::new(&profile, &host).unwrap();
-    println!("libseccomp {} instructions", runc.program.len());
+    let input = oracle::text(&profile, &runc.abis);
+    let libseccomp = best(&|| drop(oracle::ask(&["filter"], &input).unwrap()));
+    let process = best(&|| drop(oracle::ask(&["numbers", "x86_64"], "").unwrap()));
+    println!("libseccomp {} instructions, {libseccomp:?} in a process of {process:?}", runc.program.len());
     for (name, program) in [("ours", &filter.program), ("libseccomp", &runc.program)] {
         let path = dir.path().join(name);
         fs::write(&path, oracle::encode(program)).unwrap();

@@ -6,7 +6,7 @@ use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompOperator as Op};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::arch::{Abi, X32_BIT};
+use super::arch::{Abi, Syscall, X32_BIT};
 use super::interpreter::{self, Call};
 use super::oracle::{self, ABIS, Runc};
 use super::rules::{self, Answer, Compare};
@@ -55,14 +55,17 @@ fn named_numbers(profile: &LinuxSeccomp, runc: &Runc) -> BTreeSet<u32> {
         .iter()
         .flatten()
         .filter(|rule| rule.args().as_ref().is_some_and(|a| !a.is_empty()));
-    let names: Vec<&String> = with_args.flat_map(|rule| rule.names()).collect();
+    let calls: Vec<Syscall> =
+        with_args.flat_map(|rule| rule.names()).filter_map(|name| Syscall::named(name)).collect();
     let of = |abi: &super::arch::Abi| {
-        let all = names.iter().flat_map(|name| [abi.number(name), abi.multiplexed(name).map(|call| call.0)]);
+        let all =
+            calls.iter().flat_map(|call| [abi.number(*call), abi.multiplexed(*call).map(|call| call.0)]);
         all.flatten().collect::<Vec<_>>()
     };
     let multiplexed = profile.syscalls().iter().flatten().flat_map(|rule| rule.names());
     let multiplexed = multiplexed
-        .flat_map(|name| runc.abis.iter().filter_map(|abi| abi.multiplexed(name).map(|call| call.0)));
+        .filter_map(|name| Syscall::named(name))
+        .flat_map(|call| runc.abis.iter().filter_map(move |abi| abi.multiplexed(call).map(|call| call.0)));
     runc.abis.iter().flat_map(of).chain(multiplexed).collect()
 }
 
@@ -134,9 +137,10 @@ fn known_to_libseccomp(mut value: Value) -> Value {
     for (abi, name, _) in ABIS {
         let theirs = oracle::numbers(name, &names);
         let differs = |name: &&&str| {
-            let ours = abi.number(name).map_or(-1, i64::from);
+            let call = Syscall::named(name).unwrap();
+            let ours = abi.number(call).map_or(-1, i64::from);
             let theirs = theirs[**name];
-            theirs == -1 || (abi.multiplexed(name).is_none() && ours.max(-1) != theirs.max(-1))
+            theirs == -1 || (abi.multiplexed(call).is_none() && ours.max(-1) != theirs.max(-1))
         };
         strange.extend(names.iter().filter(differs).map(|name| (*name).to_owned()));
     }
@@ -153,7 +157,7 @@ fn numbers_equal_libseccomps() {
     let mut compared = 0;
     for (abi, name, _) in ABIS {
         for (call, theirs) in oracle::numbers(name, &names) {
-            let ours = abi.number(&call).map(i64::from);
+            let ours = Syscall::named(&call).and_then(|call| abi.number(call)).map(i64::from);
             if theirs >= 0 && ours.is_some() {
                 assert_eq!(ours, Some(theirs), "{name} {call}");
                 compared += 1;

@@ -11,7 +11,7 @@ use oci_spec::runtime::{
 };
 
 use super::Error;
-use super::arch::{self, Abi};
+use super::arch::{Abi, Syscall};
 
 /// `SECCOMP_RET_KILL_THREAD`, also the answer to a foreign architecture.
 pub(super) const RET_KILL_THREAD: u32 = 0;
@@ -62,7 +62,8 @@ pub(super) struct Answers {
 
 /// A rule of the profile with its action resolved and its comparisons split, before any ABI is looked at.
 pub(super) struct Resolved<'p> {
-    names: &'p [String],
+    calls: Vec<Syscall>,
+    unknown: Vec<&'p str>,
     alternatives: Vec<Vec<Compare>>,
     action: u32,
 }
@@ -100,7 +101,19 @@ fn resolve_rule(rule: &LinuxSyscall) -> Result<Resolved<'_>, Error> {
     } else {
         vec![compares]
     };
-    Ok(Resolved { names: rule.names(), alternatives, action: action(rule.action(), rule.errno_ret()) })
+    let mut resolved = Resolved {
+        calls: Vec::new(),
+        unknown: Vec::new(),
+        alternatives,
+        action: action(rule.action(), rule.errno_ret()),
+    };
+    for name in rule.names() {
+        match Syscall::named(name) {
+            Some(call) => resolved.calls.push(call),
+            None => resolved.unknown.push(name),
+        }
+    }
+    Ok(resolved)
 }
 
 fn compare(arg: &LinuxSeccompArg) -> Compare {
@@ -118,17 +131,16 @@ fn compare(arg: &LinuxSeccompArg) -> Compare {
 
 /// Names in `rules` that no ABI has.
 pub(super) fn unknown_names<'p>(rules: &[Resolved<'p>]) -> Vec<&'p str> {
-    let names = rules.iter().flat_map(|rule| rule.names).map(String::as_str);
-    names.filter(|name| !arch::is_known(name)).collect()
+    rules.iter().flat_map(|rule| rule.unknown.iter().copied()).collect()
 }
 
 /// What the calls of `abi` get under `rules`.
 pub(super) fn answers(rules: &[Resolved<'_>], abi: Abi, default: u32) -> Answers {
     let mut answers = Answers::default();
     for rule in rules {
-        for name in rule.names {
-            let number = abi.number(name);
-            let multiplexed = abi.multiplexed(name);
+        for call in &rule.calls {
+            let number = abi.number(*call);
+            let multiplexed = abi.multiplexed(*call);
             // libseccomp resolves a call that can be multiplexed to a pseudo number, which runc's search for the newest skips.
             if multiplexed.is_none() {
                 answers.newest = answers.newest.max(number);
