@@ -34,7 +34,8 @@ fn user(spec: &Spec, facts: &Facts, report: &mut Report) {
     let path = namespace(spec, Kind::User);
     let mapped = !uids.is_empty() || !gids.is_empty();
     match &path {
-        None if mapped => report.problem(
+        // runc reads the mappings only of a container that has the namespace.
+        None if mapped => report.warning(
             "linux.uidMappings",
             "user namespace mappings specified, but user namespace isn't enabled in the config",
         ),

@@ -57,11 +57,6 @@ fn one_problem_each() {
             "linux.namespaces: user namespaces enabled, but no namespace path to join nor mappings to apply specified",
         ),
         (
-            "/linux/uidMappings",
-            json!([{"containerID": 0, "hostID": 1, "size": 1}]),
-            "linux.uidMappings: user namespace mappings specified, but user namespace isn't enabled in the config",
-        ),
-        (
             "/linux/timeOffsets",
             json!({"monotonic": {"secs": 1}}),
             "linux.timeOffsets: time namespace offsets specified, but time namespace isn't enabled in the config",
@@ -128,6 +123,7 @@ fn accepted_with_a_warning() {
         ("/hooks", json!({"prestart": [{"path": "a"}]}), "hooks.prestart[0].path"),
         ("/linux/resources", json!({"memory": {"swappiness": 1}}), "linux.resources.memory.swappiness"),
         ("/root", json!({"path": ""}), "root.path"),
+        ("/linux/uidMappings", json!([{"containerID": 0, "hostID": 1, "size": 1}]), "linux.uidMappings"),
     ] {
         let got = report(&[(pointer, new)], &Facts::example());
         assert_eq!(got.problems, [], "{pointer}");
