@@ -28,6 +28,9 @@ impl record::Versioned for LeaseRecord {
     }
 }
 
+/// A lease's file, and what is in it.
+pub(super) type LeaseFile = (PathBuf, Result<LeaseRecord, Error>);
+
 /// A process that a reused pid is not mistaken for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Owner {
@@ -104,7 +107,7 @@ impl Store {
     }
 
     /// Leases with their files; unreadable ones are problems.
-    pub(super) fn leases(&self) -> Result<Vec<(PathBuf, Result<LeaseRecord, Error>)>, Error> {
+    pub(super) fn leases(&self) -> Result<Vec<LeaseFile>, Error> {
         let directory = self.path("leases");
         let names = file::names(&directory).map_err(Error::io("read", &directory))?;
         let paths = names.iter().filter(|name| name.ends_with(".json")).map(|name| directory.join(name));
