@@ -57,7 +57,8 @@ pub trait LayerStore: Send + Sync {
     fn open(&self, diff_id: &DiffId) -> Result<CommittedLayer, Error>;
     /// All committed layers, in no order. Unreadable records are listed as errors of [`LayerStore::open`].
     fn list(&self) -> Result<Vec<DiffId>, Error>;
-    /// Mounts a layer read-only, attached nowhere. While the result of an earlier call lives, that mount is shared.
+    /// Mounts a layer for use as a lower of overlays, attached nowhere. While the result of an earlier call lives, that mount
+    /// is shared. Whiteouts show in it as they are stored; a mount of a tree is not read-only by itself.
     fn mount(&self, diff_id: &DiffId) -> Result<Arc<LayerMount>, Error>;
     /// Reads the whole layer and compares it with its digests.
     fn verify(&self, diff_id: &DiffId) -> Result<(), Error>;
@@ -95,7 +96,7 @@ pub fn visible(layers: &[CommittedLayer]) -> &[CommittedLayer] {
     &layers[lowest..]
 }
 
-/// A read-only, detached mount of one layer. Dropping the last clone of the descriptor unmounts it where it is attached
+/// A detached mount of one layer. Dropping the last clone of the descriptor unmounts it where it is attached
 /// nowhere.
 #[derive(Debug)]
 pub struct LayerMount {

@@ -398,3 +398,7 @@ fn invalid(path: &[u8], reason: &'static str) -> Error {
 fn path_error(path: &[u8], reason: PathError) -> Error {
     Error::Path { path: lossy(path), source: reason }
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;
