@@ -20,6 +20,8 @@ mod tree;
 use super::StepError;
 use crate::plan::RootfsPlan;
 use crate::plan::mounts::MountKind;
+use rustix::event::Timespec;
+use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tree::Tree;
@@ -137,7 +139,7 @@ pub fn finish(plan: &RootfsPlan, handles: &mut RootfsHandles) -> Result<(), Step
     let late = std::mem::take(&mut handles.late);
     let tree = handles.tree()?;
     for (mount, destination) in &late {
-        tree.set_readonly(mount.as_fd())
+        set_readonly_when_idle(tree, mount.as_fd())
             .map_err(|e| StepError::os("remount read-only", destination.display(), e))?;
     }
     if plan.readonly {
@@ -147,4 +149,17 @@ pub fn finish(plan: &RootfsPlan, handles: &mut RootfsHandles) -> Result<(), Step
     restrict::mask(tree, &plan.masked_paths, plan.mount_label.as_deref())?;
     handles.tree = None;
     Ok(())
+}
+
+/// Makes a mount read-only; what a hook left behind may still have a file of it open for writing, which is waited for.
+fn set_readonly_when_idle(tree: &Tree, mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    const ROUNDS: usize = 50;
+    let round = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+    for _ in 0..ROUNDS {
+        match tree.set_readonly(mount) {
+            Err(Errno::BUSY) => drop(rustix::event::poll(&mut [], Some(&round))),
+            answer => return answer,
+        }
+    }
+    tree.set_readonly(mount)
 }

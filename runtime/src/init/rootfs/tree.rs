@@ -162,11 +162,19 @@ impl Tree {
             clear |= MountAttrFlags::MOUNT_ATTR__ATIME | MountAttrFlags::MOUNT_ATTR_NODIRATIME;
         }
         // The access time is an enumeration: its whole field is cleared before a value of it is set.
-        let clear = clear - (set - MountAttrFlags::MOUNT_ATTR__ATIME);
-        mount_setattr(
-            mount,
-            &SetAttributes { set: set.bits(), clear: clear.bits(), ..SetAttributes::default() },
-        )
+        let mut clear = clear - (set - MountAttrFlags::MOUNT_ATTR__ATIME);
+        let change = |clear: MountAttrFlags| {
+            let (set, clear) = (set.bits(), clear.bits());
+            mount_setattr(mount, &SetAttributes { set, clear, ..SetAttributes::default() })
+        };
+        match change(clear) {
+            // Linux 5.12 and 5.13 do not know that attribute, so no mount has it.
+            Err(Errno::INVAL) if clear.contains(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW) => {
+                clear -= MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
+                change(clear)
+            }
+            answer => answer,
+        }
     }
 
     /// Makes the top mount read-only and changes nothing else of it.
