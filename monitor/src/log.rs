@@ -49,11 +49,36 @@ impl Log {
     }
 
     fn write(&mut self, entries: &[u8]) {
-        let written = self.file.as_mut().map_or(Ok(()), |f| f.write_all(entries));
-        if written.is_err() {
+        let Some(file) = &mut self.file else { return };
+        if append(file, entries).is_err() {
             self.lost += 1;
         }
     }
+}
+
+/// Appends all or nothing: what a full disk took of an entry is cut off, or the next entry would continue its line.
+fn append(file: &mut File, mut entries: &[u8]) -> io::Result<()> {
+    let mut written = 0;
+    while !entries.is_empty() {
+        match file.write(entries) {
+            Ok(0) => return cut(file, written, io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                entries = &entries[count..];
+                written += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return cut(file, written, error),
+        }
+    }
+    Ok(())
+}
+
+fn cut(file: &File, written: u64, error: io::Error) -> io::Result<()> {
+    if written > 0 {
+        let length = file.metadata()?.len();
+        file.set_len(length.saturating_sub(written))?;
+    }
+    Err(error)
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -193,6 +218,17 @@ mod tests {
         let mut log = Log::open(Path::new("/dev/full")).expect("open");
         Lines::new(Stream::Stderr).push(b"a\nb\n", &mut log);
         assert_eq!(log.lost, 1);
+    }
+
+    #[test]
+    fn half_an_entry_is_not_left_behind() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let path = directory.path().join("log");
+        std::fs::write(&path, "whole\n").expect("write");
+        let file = OpenOptions::new().append(true).open(&path).expect("open");
+        (&file).write_all(b"half an ent").expect("write");
+        assert!(cut(&file, 11, io::ErrorKind::StorageFull.into()).is_err());
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "whole\n");
     }
 
     #[test]

@@ -11,10 +11,19 @@ use crate::container::Container;
 #[derive(Debug)]
 pub(crate) enum Job {
     Create(Box<Container>),
-    Start { id: String },
-    Exec { tty: bool, timeout_ms: u64 },
+    Start {
+        id: String,
+    },
+    Exec {
+        tty: bool,
+        timeout_ms: u64,
+    },
     Signal,
-    Delete { id: String },
+    /// Removes what a creation that took too long has left, then tells the creation's failure.
+    Undo,
+    Delete {
+        id: String,
+    },
 }
 
 /// A worker under way and the client that waits for it.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, kill_process_group, pidfd_open, pidfd_send_signal};
 
 use crate::container::Container;
 use crate::engine::Report;
@@ -68,6 +69,8 @@ impl Server {
     /// Binds the socket and becomes the reaper of what its workers leave.
     pub fn bind(config: Config) -> io::Result<Self> {
         std::fs::create_dir_all(config.directory.join("work"))?;
+        // Whoever made it and under which umask: pid files and sockets in it are nobody else's.
+        std::fs::set_permissions(&config.directory, std::fs::Permissions::from_mode(0o700))?;
         let path = config.directory.join("monitor.sock");
         let _ = std::fs::remove_file(&path);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -230,7 +233,9 @@ impl Server {
                 let _ = exits::remove(&self.config.directory, &id);
                 reply(&work.client, &Reply::Done);
             }
-            (Job::Signal | Job::Create(_) | Job::Exec { .. }, _) => reply(&work.client, &Reply::Done),
+            (Job::Signal | Job::Undo | Job::Create(_) | Job::Exec { .. }, _) => {
+                reply(&work.client, &Reply::Done)
+            }
         }
     }
 
@@ -272,7 +277,7 @@ impl Server {
         self.execs.push(Exec { pid, pidfd, client, deadline, timed_out: false });
     }
 
-    /// The client of an exec hung up: nobody reads the answer, the process goes on (as with runc and containerd).
+    /// The client of an exec hung up: nobody reads the answer, so the process is killed, as containerd does.
     fn exec_client_gone(&mut self, n: usize) {
         if let Ok(Some(_)) = wire::receive::<serde_json::Value>(&self.execs[n].client) {
             return; // nothing is expected; ignored
@@ -332,9 +337,7 @@ impl Server {
         for n in (0..self.works.len()).rev() {
             if self.works[n].deadline <= now {
                 let work = self.works.remove(n);
-                let _ = pidfd_send_signal(&work.worker.pidfd, rustix::process::Signal::KILL);
-                let message = "the runtime did not answer in time and was killed".to_owned();
-                self.finish(work, Report::Failed { message }, None);
+                self.give_up(work);
             }
         }
         for exec in &mut self.execs {
@@ -350,6 +353,17 @@ impl Server {
                 tell_exit(&directory, container, &exit);
             }
         }
+    }
+}
+
+/// Kills the worker and the runtime that it runs. The worker leads a group of its own, which exists as long as the pidfd
+/// takes a signal: only this loop reaps. A container's init has left the group by setsid.
+fn kill_worker(work: &Work) {
+    let signal = rustix::process::Signal::KILL;
+    if pidfd_send_signal(&work.worker.pidfd, signal).is_ok()
+        && let Some(group) = Pid::from_raw(work.worker.pid)
+    {
+        let _ = kill_process_group(group, signal);
     }
 }
 

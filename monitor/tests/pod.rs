@@ -52,8 +52,11 @@ struct Pod {
 
 impl Pod {
     fn new() -> Self {
-        let directory = tempfile::tempdir().expect("tempdir");
-        let monitor = client::spawn(&monitor_binary(), directory.path(), &runtime()).expect("monitor");
+        Self::with(tempfile::tempdir().expect("tempdir"), &runtime())
+    }
+
+    fn with(directory: tempfile::TempDir, runtime: &Path) -> Self {
+        let monitor = client::spawn(&monitor_binary(), directory.path(), runtime).expect("monitor");
         Self { client: Client::new(directory.path()), directory, monitor, ids: Vec::new() }
     }
 
@@ -263,6 +266,42 @@ fn a_failed_creation_tells_the_runtimes_words() {
     };
     let error = pod.client.request(&Request::Create(create), LONG).expect_err("invalid");
     assert!(error.to_string().to_lowercase().contains("cwd"), "{error}");
+}
+
+/// A runtime that hangs (a source that never answers) is killed at the deadline, not only the worker that waits for it, and
+/// asked to remove what it has made.
+#[test]
+fn a_runtime_that_hangs_is_killed_and_cleaned_up_after() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let hangs = directory.path().join("hangs");
+    let script = "#!/bin/sh\ncase \"$*\" in *create*) echo $$ > $0.pid; exec sleep 1000;; *delete*) echo > $0.deleted;; esac\n";
+    std::fs::write(&hangs, script).expect("script");
+    std::fs::set_permissions(&hangs, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
+    let pod = Pod::with(directory, &hangs);
+    let mode = std::fs::metadata(pod.directory.path()).expect("directory").permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o700);
+    let bundle = pod.path("bundle");
+    write_bundle(&bundle, "true", |_| ());
+    let create = Create {
+        id: "hangs".into(),
+        bundle,
+        runtime_root: pod.path("runtime"),
+        systemd: false,
+        stdin: false,
+        stdin_once: false,
+        log_path: None,
+        deadline_ms: 500,
+    };
+    let error = pod.client.request(&Request::Create(create), LONG).expect_err("hangs");
+    assert!(error.to_string().contains("in time"), "{error}");
+    assert!(pod.path("hangs.deleted").exists());
+    let pid = std::fs::read_to_string(pod.path("hangs.pid")).expect("pid");
+    let pid = rustix::process::Pid::from_raw(pid.trim().parse().expect("pid")).expect("pid");
+    if let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+        let mut list = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut list, Some(&limit)).expect("poll"), 1, "the runtime lives on");
+    }
 }
 
 #[test]

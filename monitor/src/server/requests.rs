@@ -160,6 +160,22 @@ impl Server {
         reply(client, &Reply::Done);
     }
 
+    /// A worker whose time is over: it is killed with its runtime, and what a creation has left is removed.
+    pub(super) fn give_up(&mut self, work: Work) {
+        super::kill_worker(&work);
+        let message = "the runtime did not answer in time and was killed";
+        let Job::Create(container) = work.job else {
+            return reply(&work.client, &failed("Exhausted", &message));
+        };
+        let (engine, id) = (container.engine.clone(), container.id.clone());
+        drop(container);
+        self.spawn(Job::Undo, work.client, SHORT, move || {
+            let removed = engine.delete(&id);
+            let also = removed.map_or_else(|e| format!("; removing what is left: {e}"), |()| String::new());
+            Err(std::io::Error::other(format!("{message}{also}")))
+        });
+    }
+
     fn engine_of(&self, id: &str) -> Option<Engine> {
         self.containers.get(id).map(|c| c.engine.clone())
     }
@@ -172,6 +188,8 @@ impl Server {
         work: impl FnOnce() -> std::io::Result<Outcome>,
     ) {
         let forked = fork_worker(|socket| {
+            // A group of its own, so that a deadline ends the runtime too.
+            let _ = rustix::process::setpgid(None, None);
             // The loop blocks SIGCHLD; a container must not inherit that.
             let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
             let outcome = work().unwrap_or_else(|e| Outcome {
