@@ -24,6 +24,10 @@ pub fn apply(program: &Program) -> Result<(), StepError> {
     if let Some(domain) = process.personality {
         schedule::set_personality(domain).map_err(|e| StepError::io("set personality", domain, &e))?;
     }
+    if let Some(policy) = &process.memory_policy {
+        schedule::set_memory_policy(policy.mode, &policy.nodes)
+            .map_err(|e| StepError::io("set memory policy", policy.mode, &e))?;
+    }
     if let Some(profile) = &process.apparmor_profile {
         program.write_attr(
             &["apparmor/exec", "exec"],

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use oci_spec::runtime::{ContainerState, Hook, State};
 
+use super::net_devices::{self, NetDevice};
 use super::program::Program;
 use super::rootfs::RootfsHandles;
 use super::{StepError, attributes, console, enter, fault, gate, privileges, rootfs, shed, sysctl};
@@ -25,6 +26,7 @@ pub struct Container {
     pub hostname: Option<String>,
     pub domainname: Option<String>,
     pub sysctls: Vec<(String, String)>,
+    pub net_devices: Vec<NetDevice>,
     pub keyring: Option<CString>,
     pub streams: Option<[OwnedFd; 3]>,
     pub create_container: Vec<Hook>,
@@ -133,6 +135,7 @@ fn root(container: &mut Container, channel: &Channel) -> Result<(), StepError> {
     channel.send(&Message::Mounted, None)?;
     channel.wait_go()?;
     fault("create.init.pivot")?;
+    net_devices::configure(&container.net_devices)?;
     run_hooks(
         hooks::Stage::CreateContainer,
         &container.create_container,

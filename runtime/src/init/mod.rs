@@ -14,6 +14,7 @@ pub mod credentials;
 pub mod enter;
 pub mod gate;
 pub mod joined;
+pub mod net_devices;
 pub mod privileges;
 pub mod program;
 pub mod rootfs;

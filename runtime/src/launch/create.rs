@@ -17,6 +17,7 @@ use super::handshake::{Handshake, Parent};
 use super::{CreateRequest, Created, Error, Stdio, handles, idmap, spawn};
 use crate::hooks::{self, Stage};
 use crate::init::container::{self, Container};
+use crate::init::net_devices::{self, NetDevice};
 use crate::init::program::Program;
 use crate::init::{StepError, enter};
 use crate::plan::namespaces::{Kind, NamespacePlan, plan_namespaces};
@@ -70,9 +71,12 @@ fn plan(req: &CreateRequest, facts: &HostFacts) -> Result<Plans, Error> {
             None
         }
     };
+    if spec.linux().as_ref().is_some_and(|l| l.intel_rdt().is_some()) {
+        problems.push(Problem::new("linux.intelRdt", "intelRdt is not supported"));
+    }
     let sysctls = namespaces.as_ref().and_then(|n| keep(plan_sysctls(spec, n), &mut problems));
     match (namespaces, rootfs, process, sysctls) {
-        (Some(namespaces), Some(mut rootfs), Some(mut process), Some(sysctls)) => {
+        (Some(namespaces), Some(mut rootfs), Some(mut process), Some(sysctls)) if problems.is_empty() => {
             rootfs.no_pivot = req.no_pivot;
             process.preserve_fds = req.preserve_fds + listen_fds();
             Ok(Plans { namespaces, process, rootfs, sysctls })
@@ -132,6 +136,7 @@ fn make(
     let oom_score_adj = plans.process.oom_score_adj;
     let deny_groups = facts.euid != 0 && plans.process.groups.is_empty();
     let may_set_groups = !deny_groups && groups_allowed("self");
+    let net_devices = net_devices::find(&req.spec)?;
     let sources = plans.rootfs.open_sources()?;
     let joined = handles::open_namespaces(&plans.namespaces.steps)?;
     let mut container = Container {
@@ -145,6 +150,7 @@ fn make(
         hostname: req.spec.hostname().clone(),
         domainname: req.spec.domainname().clone(),
         sysctls: plans.sysctls,
+        net_devices: net_devices.clone(),
         keyring: keyring_name(req),
         streams,
         create_container: hooks_of(req, Stage::CreateContainer),
@@ -169,7 +175,8 @@ fn make(
     let console_socket = req.console_socket.as_deref();
     let mut handshake =
         Handshake { channel: ours, child, console_socket, listener, rlimits: &rlimits, console: None };
-    let mut creating = Creating { req, record, dir, group, child: &mut undo.child };
+    let mut creating =
+        Creating { req, record, dir, group, net_devices: &net_devices, child: &mut undo.child };
     handshake.run(&mut creating)?;
     crate::fault::point("create.done")?;
     publish(req, handshake.child.pid, &handshake.child.pidfd)?;
@@ -251,6 +258,7 @@ struct Creating<'a> {
     record: Record,
     dir: &'a ContainerDir,
     group: &'a Group,
+    net_devices: &'a [NetDevice],
     child: &'a mut Option<OwnedFd>,
 }
 
@@ -281,6 +289,7 @@ impl Parent for Creating<'_> {
     fn mounted(&mut self, pid: i32, pidfd: &OwnedFd) -> Result<(), Error> {
         crate::fault::point("create.mounted")?;
         self.group.attach_devices()?;
+        net_devices::move_to(pid, self.net_devices)?;
         let hooked = self.req.spec.hooks().is_some();
         if hooked {
             // A hook may ask for the state.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use oci_spec::runtime::{
     Capability, IOPriorityClass, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy,
-    PosixRlimit, PosixRlimitType, Process, Spec,
+    MemoryPolicyFlagType, MemoryPolicyModeType, PosixRlimit, PosixRlimitType, Process, Spec,
 };
 
 use super::{HostFacts, Problem};
@@ -30,6 +30,15 @@ pub struct Rlimit {
     pub resource: u32,
     pub soft: u64,
     pub hard: u64,
+}
+
+/// Where the process's memory comes from, for set_mempolicy(2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryPolicy {
+    /// `MPOL_*` with `MPOL_F_*`.
+    pub mode: u32,
+    /// Bit mask of nodes, 64 a word.
+    pub nodes: Vec<u64>,
 }
 
 /// The process, ready to be applied.
@@ -59,6 +68,7 @@ pub struct ProcessPlan {
     pub initial_affinity: Option<Vec<usize>>,
     pub final_affinity: Option<Vec<usize>>,
     pub personality: Option<u64>,
+    pub memory_policy: Option<MemoryPolicy>,
     pub preserve_fds: u32,
 }
 
@@ -90,6 +100,7 @@ pub fn plan_process(process: &Process, spec: &Spec, facts: &HostFacts) -> Result
         initial_affinity: affinity(process, true, &mut problems),
         final_affinity: affinity(process, false, &mut problems),
         personality: personality(spec),
+        memory_policy: memory_policy(spec, &mut problems),
         preserve_fds: 0,
     };
     if plan.args.is_empty() {
@@ -303,6 +314,32 @@ fn personality(spec: &Spec) -> Option<u64> {
         LinuxPersonalityDomain::PerLinux => 0,
         LinuxPersonalityDomain::PerLinux32 => 8,
     })
+}
+
+fn memory_policy(spec: &Spec, problems: &mut Vec<Problem>) -> Option<MemoryPolicy> {
+    let policy = spec.linux().as_ref()?.memory_policy().as_ref()?;
+    let mode = match policy.mode() {
+        MemoryPolicyModeType::MpolDefault => 0,
+        MemoryPolicyModeType::MpolPreferred => 1,
+        MemoryPolicyModeType::MpolBind => 2,
+        MemoryPolicyModeType::MpolInterleave => 3,
+        MemoryPolicyModeType::MpolLocal => 4,
+        MemoryPolicyModeType::MpolPreferredMany => 5,
+        MemoryPolicyModeType::MpolWeightedInterleave => 6,
+    };
+    let flag = |flag: &MemoryPolicyFlagType| match flag {
+        MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
+        MemoryPolicyFlagType::MpolFRelativeNodes => 1 << 14,
+        MemoryPolicyFlagType::MpolFStaticNodes => 1 << 15,
+    };
+    let flags: u32 = policy.flags().iter().flatten().map(flag).fold(0, |all, flag| all | flag);
+    let Some(list) = parse_cpu_list(policy.nodes().as_deref().unwrap_or_default()) else {
+        problems.push(Problem::new("linux.memoryPolicy.nodes", "invalid list of nodes"));
+        return None;
+    };
+    let mut nodes = vec![0_u64; list.iter().max().map_or(0, |last| last / 64 + 1)];
+    list.iter().for_each(|node| nodes[node / 64] |= 1 << (node % 64));
+    Some(MemoryPolicy { mode: mode | flags, nodes })
 }
 
 #[cfg(test)]

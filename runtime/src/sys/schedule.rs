@@ -56,3 +56,15 @@ pub fn set_personality(domain: u64) -> io::Result<()> {
     // SAFETY: values only.
     check(unsafe { libc::syscall(libc::SYS_personality, domain) }).map(drop)
 }
+
+/// Sets where this process's memory comes from; inherited over exec. set_mempolicy(2)
+///
+/// # Errors
+/// EINVAL for nodes that are not there or that the mode does not take.
+pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> io::Result<()> {
+    // The kernel counts one bit more than it reads.
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the kernel reads `bits - 1` bits of a slice that outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
+}
