@@ -93,6 +93,10 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Loaded, Error> {
     if value.is_null() {
         return Err(Error::Null);
     }
+    if !value.is_object() {
+        let problem = Problem::new(CONFIG, "not a JSON object");
+        return Err(Error::Invalid(vec![problem]));
+    }
     let warnings = normalise::spec(&mut value);
     match serde_json::from_value(value.clone()) {
         Ok(spec) => Ok(Loaded { spec, warnings }),
