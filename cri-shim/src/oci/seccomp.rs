@@ -137,9 +137,11 @@ pub fn runtime_default(security: &LinuxContainerSecurityContext) -> Value {
     if !has("CAP_SYS_ADMIN") {
         // clone3 hides its flags in memory: ENOSYS makes the C library fall back to clone, whose flags are filtered.
         rules.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}));
+        // s390's clone takes the stack first, then the flags.
+        let flags = usize::from(std::env::consts::ARCH == "s390x");
         for bit in (0..64).map(|b| 1u64 << b).filter(|b| CLONE_NAMESPACES & b != 0) {
             rules.push(json!({"names": ["clone"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "args": [
-                {"index": 0, "value": bit, "valueTwo": bit, "op": "SCMP_CMP_MASKED_EQ"}]}));
+                {"index": flags, "value": bit, "valueTwo": bit, "op": "SCMP_CMP_MASKED_EQ"}]}));
         }
     }
     rules.push(json!({"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 97, "args": [
