@@ -1,5 +1,7 @@
 //! Streams made to break the parser: whatever comes, it answers with events or an error, in bounded memory, the same
 //! however the stream is cut. Mutations of valid archives reach further than noise.
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
 
 use coracle_image_store::error::Kind;
 use coracle_image_store::layer::{ErofsLayers, LayerStore};

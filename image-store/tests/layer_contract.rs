@@ -1,5 +1,7 @@
 //! One contract for both back ends of the layer store: what is seen through the mount equals what GNU tar extracts of the
 //! same layers, one after the other, with whiteouts applied. Needs root (mounts, owners, devices).
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
 
 #[path = "layer_contract/archive.rs"]
 mod archive;
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use coracle_image_store::layer::{
-    BackEnd, DiffId, ErofsLayers, LayerStore, TreeLayers, visible, why_not_erofs,
+    BackEnd, DiffId, ErofsLayers, LayerStore, TreeLayers, mount_image, why_not_erofs,
 };
 use coracle_image_store::mount::{self, Lower, OverlayOptions};
 use sha2::{Digest, Sha256};
@@ -101,9 +103,11 @@ fn check(tars: &[Vec<u8>], expected: &snapshot::Tree, back_end: BackEnd, scratch
     if back_end == BackEnd::Erofs {
         ids.iter().for_each(|id| fsck(&store.open(id).unwrap().path));
     }
-    let layers: Vec<_> = ids.iter().map(|id| store.open(id).unwrap()).collect();
-    let mounts: Vec<_> =
-        visible(&layers).iter().rev().map(|layer| store.mount(&layer.diff_id).unwrap()).collect();
+    if back_end == BackEnd::Erofs && tars.len().is_multiple_of(2) {
+        // Old layers are mounted with direct reads.
+        ids.iter().for_each(|id| make_old(&store.open(id).unwrap().path.join("layer.tar")));
+    }
+    let mounts = mount_image(&*store, &ids).unwrap();
     let mut lowers: Vec<_> = mounts.iter().map(|mount| Lower::Fd(mount.as_fd())).collect();
     let (empty, target) = (root.join("empty"), root.join("target"));
     [&empty, &target].iter().for_each(|directory| fs::create_dir_all(directory).unwrap());
@@ -124,6 +128,10 @@ fn check(tars: &[Vec<u8>], expected: &snapshot::Tree, back_end: BackEnd, scratch
     }
     assert_eq!(store.list().unwrap(), []);
     fs::remove_dir_all(&root).unwrap();
+}
+
+fn make_old(path: &Path) {
+    fs::File::options().write(true).open(path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
 }
 
 /// `fsck.erofs` from 1.6 on knows 512-byte blocks; `CORACLE_FSCK_EROFS` names one.
@@ -192,6 +200,25 @@ fn debian_packages_equal_gnu_tar() {
     for (name, tars) in images {
         compare(&tars, scratch.path(), &name);
     }
+}
+
+#[test]
+fn a_layer_may_come_twice_in_an_image() {
+    if skips("a_layer_may_come_twice_in_an_image") {
+        return;
+    }
+    private_mounts();
+    let scratch = scratch();
+    let layer = |members: &[Member]| {
+        let mut archive = Archive::new();
+        members.iter().for_each(|member| archive.add(member));
+        archive.into_bytes()
+    };
+    let twice = layer(&[Member::directory("d"), Member::file("d/a", b"twice"), Member::file("d/.wh.b", b"")]);
+    let base = layer(&[Member::directory("d"), Member::file("d/b", b"base")]);
+    let between =
+        layer(&[Member::directory("d"), Member::file("d/a", b"between"), Member::file("d/b", b"between")]);
+    compare(&[base, twice.clone(), between, twice], scratch.path(), "twice");
 }
 
 /// GNU tar begins a block for each extent, all others read them without gaps: here the files are known.

@@ -1,6 +1,8 @@
 //! A writer or a removal that is killed, or fails, at each of its steps leaves no layer that is not whole, and the sweep
 //! removes the rest. Needs the feature `fault-points`: `cargo test --features fault-points --test layer_faults`.
 #![cfg(feature = "fault-points")]
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;

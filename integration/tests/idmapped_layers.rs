@@ -1,5 +1,7 @@
 //! Layers of the image store below a pod with a user namespace: the store's overlay over lower mounts whose ids are mapped
 //! by the runtime's `mount_setattr`. Both crates meet only here and in the programs that link them.
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};

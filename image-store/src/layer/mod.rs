@@ -96,6 +96,22 @@ pub fn visible(layers: &[CommittedLayer]) -> &[CommittedLayer] {
     &layers[lowest..]
 }
 
+/// Mounts what shows of an image whose layers are given from the lowest up. The mounts come uppermost first, as
+/// [`crate::mount::overlay`] takes them.
+///
+/// A repeated layer (empty ones often are) is mounted once, at its uppermost place: overlay refuses the same lower twice,
+/// and everything of the lower one, whiteouts included, is hidden by the upper one.
+pub fn mount_image(store: &dyn LayerStore, diff_ids: &[DiffId]) -> Result<Vec<Arc<LayerMount>>, Error> {
+    let layers = diff_ids.iter().map(|diff_id| store.open(diff_id)).collect::<Result<Vec<_>, _>>()?;
+    let mut mounts: Vec<Arc<LayerMount>> = Vec::new();
+    for layer in visible(&layers).iter().rev() {
+        if mounts.iter().all(|mount| mount.diff_id != layer.diff_id) {
+            mounts.push(store.mount(&layer.diff_id)?);
+        }
+    }
+    Ok(mounts)
+}
+
 /// A detached mount of one layer. Dropping the last clone of the descriptor unmounts it where it is attached
 /// nowhere.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::mount::MountAttrFlags;
 use sha2::{Digest, Sha256};
 
@@ -216,7 +216,8 @@ impl std::io::Write for DigestWriter<'_> {
 /// use takes; but the pages that a pull has just written are read at twice the speed (docs/decisions/0006). Kernels and
 /// file systems that can't read so get a plain mount.
 pub(super) fn mount_erofs(directory: &Path) -> Result<OwnedFd, Error> {
-    match mount_erofs_with(directory, !is_fresh(&directory.join(TAR))) {
+    let tar = directory.join(TAR);
+    match mount_erofs_with(directory, !is_fresh(&tar) && reads_blocks_directly(&tar)) {
         Err(mount::Error::Mount { source, .. }) if source.kind() == std::io::ErrorKind::InvalidInput => {
             Ok(mount_erofs_with(directory, false)?)
         }
@@ -228,6 +229,17 @@ fn is_fresh(tar: &Path) -> bool {
     let written = fs::metadata(tar).and_then(|metadata| metadata.modified());
     // A clock that was set back makes the age an error: then the tar counts as old.
     written.ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age < FRESH)
+}
+
+/// Whether direct reads may begin at every block of 512 bytes. On disks with sectors of 4096 (some by nature, encrypted ones
+/// often) they may not, and EROFS would answer EIO.
+fn reads_blocks_directly(tar: &Path) -> bool {
+    let aligned = |align: u32| (1..=512).contains(&align);
+    let status = rustix::fs::statx(CWD, tar, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::DIOALIGN);
+    status.is_ok_and(|status| {
+        // Linux before 6.1 and file systems that don't tell leave zeros.
+        aligned(status.stx_dio_offset_align) && aligned(status.stx_dio_mem_align)
+    })
 }
 
 fn mount_erofs_with(directory: &Path, direct: bool) -> Result<OwnedFd, mount::Error> {
