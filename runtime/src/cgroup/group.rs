@@ -1,17 +1,26 @@
 //! A container's group, made or found again.
 
 use std::collections::BTreeMap;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxResources;
+use rustix::fs::OFlags;
 
-use super::{CgroupPlan, Error};
+use super::devices::DeviceRules;
+use super::directory::Directory;
+use super::write::{self, Write};
+use super::{CgroupPlan, Driver, Error, device_program, limits_v1, limits_v2, make, stats};
+use crate::sys::bpf;
 
 /// A container's groups.
 #[derive(Debug)]
 pub struct Cgroup {
-    paths: BTreeMap<String, PathBuf>,
+    pub(super) paths: BTreeMap<String, PathBuf>,
+    /// The open directories of the groups that are there.
+    pub(super) directories: BTreeMap<String, Directory>,
+    limits: Vec<Write>,
+    devices: DeviceRules,
 }
 
 /// What `runc events` prints as `data`.
@@ -38,7 +47,7 @@ impl OomWatch {
     /// What to poll for.
     #[must_use]
     pub fn poll_fd(&self) -> rustix::event::PollFd<'_> {
-        rustix::event::PollFd::new(&self.fd, rustix::event::PollFlags::IN)
+        rustix::event::PollFd::new(&self.fd, rustix::event::PollFlags::PRI)
     }
 
     /// How many kills there were since the last call.
@@ -47,17 +56,20 @@ impl OomWatch {
     }
 }
 
-fn missing<T>() -> Result<T, Error> {
-    Err(Error::Unsupported("cgroups".to_owned()))
-}
-
 impl Cgroup {
-    /// Makes the directories; with systemd nothing until [`Self::add_process`].
+    /// Makes the directories.
     ///
     /// # Errors
-    /// The kernel's; what was made is removed again.
-    pub fn create(_plan: &CgroupPlan) -> Result<Self, Error> {
-        Ok(Self { paths: BTreeMap::new() })
+    /// The kernel's; what was made is removed again. systemd as the driver is not supported.
+    pub fn create(plan: &CgroupPlan) -> Result<Self, Error> {
+        if plan.driver == Driver::Systemd {
+            return Err(Error::Unsupported("the systemd cgroup driver is not supported".to_owned()));
+        }
+        let paths = make::make(plan)?;
+        let mut group = Self::load(paths, None)?;
+        group.limits.clone_from(&plan.limits);
+        group.devices = plan.devices.clone();
+        Ok(group)
     }
 
     /// The group that a record describes.
@@ -65,7 +77,11 @@ impl Cgroup {
     /// # Errors
     /// Never for groups that are gone.
     pub fn load(paths: BTreeMap<String, PathBuf>, _scope: Option<String>) -> Result<Self, Error> {
-        Ok(Self { paths })
+        let directories = paths
+            .iter()
+            .filter_map(|(controller, path)| Some((controller.clone(), Directory::open(path).ok()?)))
+            .collect();
+        Ok(Self { paths, directories, limits: Vec::new(), devices: DeviceRules::from_spec(&[])? })
     }
 
     /// The group an exec enters: the container's, sub-groups of it (`[controller:]path`), or init's where the container
@@ -73,22 +89,46 @@ impl Cgroup {
     ///
     /// # Errors
     /// A sub-group that is not there.
-    pub fn for_exec(&self, _sub: &[String], _init: i32) -> Result<Self, Error> {
-        Ok(Self { paths: self.paths.clone() })
+    pub fn for_exec(&self, sub: &[String], init: i32) -> Result<Self, Error> {
+        let mut paths = self.paths.clone();
+        for text in sub {
+            let (controllers, below) = text.split_once(':').unwrap_or(("", text));
+            let below = super::plan::clean(std::path::Path::new(below));
+            let wanted = |name: &str| controllers.is_empty() || controllers.split(',').any(|c| c == name);
+            paths.iter_mut().filter(|(name, _)| wanted(name)).for_each(|(_, path)| *path = path.join(&below));
+        }
+        if let Some(path) = paths.values().find(|path| !path.is_dir()).filter(|_| !sub.is_empty()) {
+            return Err(Error::Path { action: "open", path: path.clone(), errno: rustix::io::Errno::NOENT });
+        }
+        if sub.is_empty() {
+            make::follow_init(&mut paths, init);
+        }
+        Self::load(paths, None)
     }
 
     /// The target of `CLONE_INTO_CGROUP`.
     #[must_use]
     pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.directories.get("").map(AsFd::as_fd)
     }
 
-    /// The files into which the child writes `0`.
+    /// The files into which the child writes `0`: on version 1 `tasks` of each hierarchy, the freezer last.
     ///
     /// # Errors
     /// The kernel's.
     pub fn join_files(&self) -> Result<Vec<OwnedFd>, Error> {
-        Ok(Vec::new())
+        let mut seen: Vec<&std::path::Path> = Vec::new();
+        let mut all: Vec<(&String, &Directory)> =
+            self.directories.iter().filter(|(name, _)| !name.is_empty()).collect();
+        all.sort_by_key(|(name, _)| name.as_str() == "freezer");
+        let mut files = Vec::new();
+        for (_, directory) in all {
+            if !seen.contains(&directory.path()) {
+                seen.push(directory.path());
+                files.push(directory.file("tasks", OFlags::WRONLY)?);
+            }
+        }
+        Ok(files)
     }
 
     /// The process can only be moved from outside (systemd).
@@ -97,20 +137,20 @@ impl Cgroup {
         false
     }
 
-    /// Moves a process; with systemd this makes the scope.
+    /// Moves a process.
     ///
     /// # Errors
-    /// The kernel's or systemd's.
-    pub fn add_process(&self, _pid: i32) -> Result<(), Error> {
-        Ok(())
+    /// The kernel's.
+    pub fn add_process(&self, pid: i32) -> Result<(), Error> {
+        self.directories.values().try_for_each(|directory| directory.write("cgroup.procs", &pid.to_string()))
     }
 
-    /// Writes the limits of the plan. After [`Self::create`]; with systemd after [`Self::add_process`].
+    /// Writes the limits of the plan. After [`Self::create`].
     ///
     /// # Errors
     /// The first value that the kernel refused.
     pub fn apply_limits(&self) -> Result<(), Error> {
-        Ok(())
+        write::apply(&self.limits, &self.directories)
     }
 
     /// Restricts devices, once the child has made `/dev`.
@@ -118,7 +158,18 @@ impl Cgroup {
     /// # Errors
     /// The kernel's.
     pub fn attach_devices(&self) -> Result<(), Error> {
-        Ok(())
+        if let Some(directory) = self.directories.get("devices") {
+            let current = DeviceRules::parse(&directory.read("devices.list")?);
+            for (file, line) in self.devices.transition(&current) {
+                directory.write(file, &line)?;
+            }
+            return Ok(());
+        }
+        let unified = self.paths.len() == 1 && self.paths.contains_key("");
+        let Some(directory) = self.directories.get("").filter(|_| unified) else { return Ok(()) };
+        let failed = |e: std::io::Error| Error::io("restrict devices of", directory.path(), &e);
+        let program = bpf::load_device_program(&device_program::assemble(&self.devices)).map_err(failed)?;
+        bpf::attach_device_program(directory, &program, None).map_err(failed)
     }
 
     /// The directories.
@@ -133,75 +184,36 @@ impl Cgroup {
         self.paths.values().any(|path| path.exists())
     }
 
-    /// Its processes, with `all` also those of groups below.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn pids(&self, _all: bool) -> Result<Vec<i32>, Error> {
-        missing()
-    }
-
-    /// Stops every process.
-    ///
-    /// # Errors
-    /// The kernel's; the group is thawed again.
-    pub fn freeze(&self) -> Result<(), Error> {
-        missing()
-    }
-
-    /// Lets every process run.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn thaw(&self) -> Result<(), Error> {
-        missing()
-    }
-
-    /// Whether the group is frozen.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn freezer_state(&self) -> Result<FreezerState, Error> {
-        Ok(FreezerState::Thawed)
-    }
-
-    /// Signals every process of the group and of those below.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn kill(&self, _signal: i32) -> Result<(), Error> {
-        Ok(())
-    }
-
     /// What the group uses.
     ///
     /// # Errors
     /// The kernel's.
     pub fn stats(&self) -> Result<Stats, Error> {
-        missing()
+        Ok(Stats(stats::read(&self.directories)))
     }
 
     /// Changes limits of the running group.
     ///
     /// # Errors
     /// The first value that the kernel refused.
-    pub fn update(&self, _resources: &LinuxResources) -> Result<(), Error> {
-        missing()
-    }
-
-    /// Removes the group and those below, deepest first.
-    ///
-    /// # Errors
-    /// A group that stays busy.
-    pub fn remove(&self) -> Result<(), Error> {
-        Ok(())
+    pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        let writes = match self.directories.get("memory") {
+            Some(memory) => {
+                let memory_limit = memory.number("memory.limit_in_bytes")?;
+                let swap = memory.has("memory.memsw.limit_in_bytes");
+                limits_v1::limits(resources, limits_v1::Current { memory_limit, swap })?
+            }
+            None if self.paths.len() == 1 => limits_v2::limits(resources)?,
+            None => limits_v1::limits(resources, limits_v1::Current::FRESH)?,
+        };
+        write::apply(&writes, &self.directories)
     }
 
     /// Watches for kills for lack of memory.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Not supported.
     pub fn watch_oom(&self) -> Result<OomWatch, Error> {
-        missing()
+        Err(Error::Unsupported("notification of OOM kills is not supported".to_owned()))
     }
 }

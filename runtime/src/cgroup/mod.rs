@@ -7,11 +7,22 @@
 //! On version 2 a process is born in its group (`CLONE_INTO_CGROUP`), on version 1 the child writes itself into `tasks`,
 //! with systemd the parent hands systemd the child's pid. Device rules come last, when the child has made `/dev`.
 
+mod device_program;
+mod devices;
+mod directory;
 mod error;
 mod group;
 mod host;
+mod life;
+mod limits_v1;
+mod limits_v2;
+mod make;
 mod plan;
+mod scope;
+mod stats;
+mod write;
 
+pub use device_program::Instruction;
 pub use error::Error;
 pub use group::{Cgroup, FreezerState, OomWatch, Stats};
 pub use host::HostCgroups;

@@ -1,6 +1,7 @@
 //! The boundary to the kernel: the only module with `unsafe`. Typed descriptors and values in, `io::Result` out.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod clone;
 pub mod descriptors;
 pub mod keyring;
