@@ -47,7 +47,18 @@ fn candidates() -> Vec<Runtime> {
     let ours = std::fs::canonicalize(&ours).unwrap_or_else(|_| ours.into());
     let floor = ours.with_file_name("coracle-floor");
     let named = |path: &Path| Runtime::named(&path.to_string_lossy());
-    vec![named(&floor), named(&ours), Runtime::named("crun"), Runtime::named("runc")]
+    let all = [named(&floor), named(&ours), Runtime::named("crun"), Runtime::named("runc")];
+    all.into_iter().filter(works).collect()
+}
+
+/// Whether the candidate runs the bundle here at all; said where it does not.
+fn works(runtime: &Runtime) -> bool {
+    let container = prepared(runtime, "run");
+    let outcome = run(&container).map(measure::measure);
+    if let Some(Err(error)) = &outcome {
+        eprintln!("{} is left out: {error}", runtime.name);
+    }
+    matches!(outcome, Some(Ok(_)))
 }
 
 fn is_floor(runtime: &Runtime) -> bool {
