@@ -65,8 +65,8 @@ fn finish(result: Result<Option<i32>, StepError>, container: &mut Container, cha
 fn first(container: &mut Container, channel: &Channel) -> Result<Option<u64>, StepError> {
     let new_user = container.namespaces.is_new(Kind::User);
     // Without privilege the parent can write the maps only of a dumpable process; nobody else can reach it yet.
-    if !(new_user && container.handles.unprivileged) {
-        shed::undump()?;
+    if new_user && container.handles.unprivileged {
+        shed::redump()?;
     }
     if let Some(streams) = &container.streams {
         shed::streams(streams)?;
@@ -77,7 +77,9 @@ fn first(container: &mut Container, channel: &Channel) -> Result<Option<u64>, St
     channel.wait_go()?;
     shed::undump()?;
     fault("create.init.namespaces")?;
-    enter::walk(&container.namespaces.steps, &container.handles)
+    let again = enter::walk(&container.namespaces.steps, &container.handles)?;
+    container.handles.close();
+    Ok(again)
 }
 
 fn descriptors(container: &Container, channel: &Channel) -> Vec<RawFd> {

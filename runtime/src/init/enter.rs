@@ -24,6 +24,14 @@ pub struct Handles {
     pub may_set_groups: bool,
 }
 
+impl Handles {
+    /// Closes what was only for the way in: what is still open is within reach of the container's processes.
+    pub fn close(&mut self) {
+        self.namespaces.clear();
+        self.tasks.clear();
+    }
+}
+
 /// Walks `steps`, as far as they are the child's; returns the flags of a second clone, if one is due.
 ///
 /// # Errors

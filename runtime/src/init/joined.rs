@@ -46,6 +46,7 @@ fn first(joined: &mut Joined, channel: &Channel) -> Result<Option<u64>, StepErro
     channel.wait_go()?;
     super::fault("exec.init.namespaces")?;
     let again = enter::walk(&joined.steps, &joined.handles)?;
+    joined.handles.close();
     attributes::final_affinity(&joined.program)?;
     Ok(again)
 }

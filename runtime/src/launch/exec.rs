@@ -78,16 +78,13 @@ fn steps(init: i32, privileged: bool) -> Result<Vec<Step>, StepError> {
             (_, Err(_)) => {}
         }
     }
-    let by_parent = |kind: Kind| kind == Kind::Pid && privileged;
-    let mut steps: Vec<Step> = Vec::new();
-    steps.extend(differing.iter().filter(|(k, _)| by_parent(*k)).map(|(k, p)| Step::Enter(*k, p.clone())));
-    steps.push(Step::Clone(0));
-    steps.push(Step::JoinCgroups);
+    // The first child stays outside the pid namespace: the container would see its descriptors.
+    let again = differing.iter().any(|(kind, _)| *kind == Kind::Pid);
+    let mut steps = vec![Step::Clone(0), Step::JoinCgroups];
     if privileged {
         differing.sort_by_key(|(kind, _)| *kind == Kind::User);
     }
-    let again = differing.iter().any(|(k, _)| *k == Kind::Pid && !by_parent(*k));
-    for (kind, path) in differing.into_iter().filter(|(k, _)| !by_parent(*k)) {
+    for (kind, path) in differing {
         steps.push(Step::Join(kind, path));
         if kind == Kind::User {
             steps.push(Step::BecomeRoot);

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::init::StepError;
+use crate::init::{StepError, shed};
 use crate::plan::namespaces::{Kind, Step};
 use crate::sys::clone::{Child, CloneArgs, clone_child};
 use crate::sys::namespaces;
@@ -32,6 +32,8 @@ pub fn spawn(
             _ => {}
         }
     }
+    // Inherited by the child, which a container that it is cloned into can then never open, not even for a moment.
+    shed::undump()?;
     let child = clone_child(CloneArgs { flags, into_cgroup }, body)
         .map_err(|e| hint(StepError::io("clone init", format!("({flags:#x})"), &e), flags));
     away.back()?;

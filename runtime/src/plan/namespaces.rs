@@ -4,8 +4,10 @@
 //! parent: Enter… → clone3(flags) → Restore → id maps          child: BecomeRoot → Join… → JoinCgroups → Unshare
 //! ```
 //! Why the order is this one:
-//! - `setns` to a pid namespace, and a time namespace with offsets, only concern children: the parent does it and goes
-//!   back. Where the parent may not (no privilege), the child does it and clones once more.
+//! - `setns` to a pid namespace only concerns children: the child does it last and clones once more, so that what its
+//!   processes can see (with CAP_SYS_PTRACE also through `/proc/<pid>/fd`) has no descriptor of the host any more.
+//! - A time namespace with offsets only concerns children too: the parent makes it and goes back, or, without privilege,
+//!   the child makes it and clones once more.
 //! - Namespaces of the host that a new user namespace does not own can't be joined from inside it: the parent enters
 //!   them before the clone.
 //! - On cgroup v1, and before a later join of another group, `CLONE_NEWCGROUP` would root the namespace at the parent's
@@ -243,16 +245,16 @@ fn order(plan: &NamespacePlan, offsets: String, facts: &HostFacts) -> Vec<Step> 
     let new_user = plan.is_new(Kind::User);
     // The parent may enter what it owns; without privilege only the child, inside the joined user namespace, may.
     let parent_enters = |kind: Kind| match kind {
-        Kind::Pid => privileged,
-        Kind::Ipc | Kind::Uts | Kind::Net | Kind::Time => privileged && new_user,
+        Kind::Pid | Kind::Ipc | Kind::Uts | Kind::Net | Kind::Time => privileged && new_user,
         Kind::User | Kind::Mount | Kind::Cgroup => false,
     };
     let own_time = plan.is_new(Kind::Time) && !offsets.is_empty();
     let time_by_parent = own_time && privileged;
     // A new pid namespace belongs to the user namespace that is current at its making, and only its owner mounts proc.
     let joined_user_owns_pid = matches!(plan.wish(Kind::User), Wish::Join(_)) && plan.is_new(Kind::Pid);
-    let again =
-        joined_user_owns_pid || (!privileged && (own_time || matches!(plan.wish(Kind::Pid), Wish::Join(_))));
+    let again = joined_user_owns_pid
+        || (!privileged && own_time)
+        || (matches!(plan.wish(Kind::Pid), Wish::Join(_)) && !parent_enters(Kind::Pid));
 
     let mut steps = Vec::new();
     let mut restores = Vec::new();

@@ -116,7 +116,7 @@ fn golden_plans() {
             0,
             "clone(mnt+pid) cgroups join:ipc join:uts join:net unshare(cgroup)",
         ),
-        ("pid joined", &shared_pid, json!({}), true, 0, "enter:pid clone(mnt) restore:pid cgroups join:net"),
+        ("pid joined", &shared_pid, json!({}), true, 0, "clone(mnt) cgroups join:net join:pid again()"),
         (
             "pod with user joined",
             &pod_user,
