@@ -33,7 +33,10 @@ pub fn spawn(
         }
     }
     // Inherited by the child, which a container that it is cloned into can then never open, not even for a moment.
-    shed::undump()?;
+    // Without privilege the parent itself needs the child's files in `/proc`; then the child does it when they are written.
+    if rustix::process::geteuid().is_root() {
+        shed::undump()?;
+    }
     let child = clone_child(CloneArgs { flags, into_cgroup }, body)
         .map_err(|e| hint(StepError::io("clone init", format!("({flags:#x})"), &e), flags));
     away.back()?;
