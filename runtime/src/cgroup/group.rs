@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use super::devices::DeviceRules;
 use super::directory::Directory;
 use super::write::{self, Write};
-use super::{CgroupPlan, Driver, Error, device_program, limits_v1, limits_v2, make, stats};
+use super::{CgroupPlan, Driver, Error, OomWatch, device_program, limits_v1, limits_v2, make, stats};
 use crate::sys::bpf;
 
 /// A container's groups.
@@ -35,25 +35,6 @@ pub enum FreezerState {
     Thawed,
     /// Every process is stopped.
     Frozen,
-}
-
-/// Reports kills for lack of memory.
-#[derive(Debug)]
-pub struct OomWatch {
-    fd: OwnedFd,
-}
-
-impl OomWatch {
-    /// What to poll for.
-    #[must_use]
-    pub fn poll_fd(&self) -> rustix::event::PollFd<'_> {
-        rustix::event::PollFd::new(&self.fd, rustix::event::PollFlags::PRI)
-    }
-
-    /// How many kills there were since the last call.
-    pub fn take(&mut self) -> u64 {
-        0
-    }
 }
 
 impl Cgroup {
@@ -212,8 +193,8 @@ impl Cgroup {
     /// Watches for kills for lack of memory.
     ///
     /// # Errors
-    /// Not supported.
+    /// The kernel's; a container without a memory group cannot be watched.
     pub fn watch_oom(&self) -> Result<OomWatch, Error> {
-        Err(Error::Unsupported("notification of OOM kills is not supported".to_owned()))
+        OomWatch::open(&self.directories)
     }
 }

@@ -18,19 +18,40 @@ pub(super) fn make(plan: &CgroupPlan) -> Result<BTreeMap<String, PathBuf>, Error
     for (controller, path) in &plan.paths {
         let mount = plan.mounts.get(controller).map_or_else(|| Path::new("/sys/fs/cgroup"), PathBuf::as_path);
         match descend(controller, mount, path, plan.unified, &mut undo) {
-            Ok(()) => {
+            Ok(()) if undo.contains(path) => {
                 made.insert(controller.clone(), path.clone());
             }
+            // The group was there: fine when nobody is in it (left by a crash, or prepared by the caller).
+            Ok(()) => match refuse_foreign(path) {
+                Ok(()) => {
+                    made.insert(controller.clone(), path.clone());
+                }
+                Err(error) => {
+                    roll_back(&undo);
+                    return Err(error);
+                }
+            },
             Err(error) if plan.forgiving && is_refusal(&error) => {}
             Err(error) => {
-                undo.iter().rev().for_each(|path| {
-                    let _ = rustix::fs::rmdir(path);
-                });
+                roll_back(&undo);
                 return Err(error);
             }
         }
     }
     Ok(made)
+}
+
+/// A failed rmdir means that somebody has begun to use the group: it stays.
+fn roll_back(made: &[PathBuf]) {
+    for path in made.iter().rev() {
+        let _ = rustix::fs::rmdir(path);
+    }
+}
+
+/// A group with processes is not the container's: limits would hit them, and `delete` would kill them. runc refuses too.
+fn refuse_foreign(path: &Path) -> Result<(), Error> {
+    let count = Directory::open(path)?.read("cgroup.procs")?.lines().count();
+    if count == 0 { Ok(()) } else { Err(Error::NotEmpty { path: path.to_owned(), count }) }
 }
 
 fn is_refusal(error: &Error) -> bool {

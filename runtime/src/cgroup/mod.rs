@@ -17,6 +17,7 @@ mod life;
 mod limits_v1;
 mod limits_v2;
 mod make;
+mod oom;
 mod plan;
 mod scope;
 mod stats;
@@ -24,8 +25,9 @@ mod write;
 
 pub use device_program::Instruction;
 pub use error::Error;
-pub use group::{Cgroup, FreezerState, OomWatch, Stats};
+pub use group::{Cgroup, FreezerState, Stats};
 pub use host::HostCgroups;
+pub use oom::OomWatch;
 pub use plan::{CgroupPlan, plan};
 
 /// Who makes and removes the container's group.
