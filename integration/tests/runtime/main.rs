@@ -7,5 +7,6 @@ mod attacks_rootfs;
 mod callers;
 mod differential;
 mod faults;
+mod groups;
 mod inherited;
 mod lifecycle;
