@@ -147,9 +147,18 @@ fn error(output: &Output) -> String {
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("SKIP needs root");
+        record_skip("needs root");
     }
     root
+}
+
+/// Skips are counted: the runner reads them from the file that `CORACLE_SKIPS` names.
+fn record_skip(reason: &str) {
+    let line = format!("SKIP {}: {reason}\n", std::thread::current().name().unwrap_or("rootfs"));
+    eprint!("{line}");
+    let Some(path) = std::env::var_os("CORACLE_SKIPS") else { return };
+    let file = std::fs::File::options().append(true).create(true).open(path);
+    std::io::Write::write_all(&mut file.unwrap(), line.as_bytes()).unwrap();
 }
 
 fn namespaces(names: &[&str]) -> serde_json::Value {
@@ -542,7 +551,7 @@ fn cgroup2_is_mounted_or_bound_where_that_is_not_allowed() {
         return;
     }
     if !Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
-        eprintln!("SKIP needs a hybrid host, whose cgroup2 is at /sys/fs/cgroup/unified");
+        record_skip("needs a hybrid host, whose cgroup2 is at /sys/fs/cgroup/unified");
         return;
     }
     for (kinds, unshare, expected) in [

@@ -33,6 +33,8 @@ pub const FOR_TESTS: &[Package] = &[
     package("iproute2", "ip", "namespaces and interfaces in tests"),
     package("util-linux", "unshare", "namespaces in tests"),
     package("uidmap", "newuidmap", "rootless id maps"),
+    package("nftables", "nft", "host ports and masquerading of the embedded network"),
+    package("libseccomp-dev", "/usr/include/seccomp.h", "the oracle of the seccomp compiler"),
     package("strace", "strace", "counts system calls in the bench"),
     package("tar", "tar", "the other reader of layers"),
     package("xz-utils", "xz", "archives"),

@@ -1,0 +1,73 @@
+//! The daemon's configuration: embedded defaults, a TOML file, flags; each later one wins.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Largest configuration file that is read.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Where the daemon keeps things and listens.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Images, records, writable layers: outlives a boot.
+    pub root: PathBuf,
+    /// Sockets, pins, intents of this boot.
+    pub state: PathBuf,
+    /// The gRPC socket.
+    pub socket: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: coracle_image_store::store::DEFAULT_ROOT.into(),
+            state: "/run/coracle".into(),
+            socket: "/run/coracle/coracled.sock".into(),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    /// The file is not what it should be; the text names line and key.
+    #[error("{path}: {source}")]
+    Parse { path: PathBuf, source: Box<toml::de::Error> },
+}
+
+impl Config {
+    /// Reads a file; what it does not name keeps its default, a key that is not known is an error.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        use std::io::Read;
+        let fail = |source| Error::Read { path: path.into(), source };
+        let mut text = String::new();
+        std::fs::File::open(path).map_err(fail)?.take(MAX_FILE).read_to_string(&mut text).map_err(fail)?;
+        Self::parse(&text).map_err(|source| Error::Parse { path: path.into(), source: Box::new(source) })
+    }
+
+    fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_named_keeps_its_default() {
+        let config = Config::parse("root = \"/srv/images\"").expect("valid");
+        assert_eq!(config, Config { root: "/srv/images".into(), ..Config::default() });
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = Config::parse("sokcet = \"/x\"").expect_err("unknown");
+        assert!(error.to_string().contains("sokcet"), "{error}");
+    }
+}
