@@ -97,7 +97,10 @@ fn an_image_is_pulled_shown_and_removed() {
         assert_eq!((image.id.as_str(), image.repo_tags.len(), image.repo_digests.len()), (id.as_str(), 1, 1));
         assert!(image.size > 100_000, "{} bytes", image.size);
         let by_id = ListImagesRequest { filter: Some(ImageFilter { image: spec(&id) }) };
-        assert_eq!(client.list_images(by_id).await.unwrap().into_inner().images, [image.clone()]);
+        assert_eq!(
+            client.list_images(by_id).await.unwrap().into_inner().images,
+            std::slice::from_ref(&image)
+        );
         let all = client.list_images(ListImagesRequest::default()).await.unwrap().into_inner().images;
         assert_eq!(all, [image]);
         let usage = client.image_fs_info(ImageFsInfoRequest {}).await.unwrap().into_inner();

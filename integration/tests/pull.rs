@@ -179,3 +179,35 @@ fn processes_that_pull_the_same_share_and_runc_runs_what_is_unpacked() {
     let ran = ran.unwrap();
     assert_eq!(String::from_utf8_lossy(&ran.stdout), "0\n/tmp\n", "{}", String::from_utf8_lossy(&ran.stderr));
 }
+
+#[test]
+fn a_container_whose_command_was_killed_is_ended_by_gc() {
+    require_root!();
+    let Some(place) = place() else { return };
+    let root = place.directory.path().join("orphan");
+    let marker = format!("orphan-{}", std::process::id());
+    let mut command = Command::new(coraclectl().unwrap());
+    command.arg("--root").arg(&root).args(["run", "--tty", "no", &place.image]);
+    let script = format!("echo up; exec sleep 600 # {marker}");
+    command.args(["/bin/sh", "-c", &script]).stdout(std::process::Stdio::piped());
+    let mut command = command.stdin(std::process::Stdio::null()).spawn().unwrap();
+    let mut first = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(command.stdout.take().unwrap()), &mut first)
+        .unwrap();
+    assert_eq!(first, "up\n");
+    command.kill().unwrap();
+    command.wait().unwrap();
+    let containers = || std::fs::read_dir(root.join("containers")).unwrap().flatten().collect::<Vec<_>>();
+    let id = containers()[0].file_name().into_string().unwrap();
+    let processes = || coracle_integration::leaks::processes(&id);
+    assert!(!processes().is_empty(), "the runtime supervises the container");
+    succeeds(&root, &["gc", "--dry-run"]);
+    assert_eq!(containers().len(), 1, "a dry run touches nothing");
+    succeeds(&root, &["gc"]);
+    assert!(containers().is_empty());
+    assert!(
+        coracle_integration::wait::until(coracle_integration::wait::PATIENCE, || processes().is_empty()),
+        "{:?}",
+        processes()
+    );
+}

@@ -33,8 +33,10 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, Failure> {
     if args.partial {
         options.partial_age = Duration::ZERO;
     }
+    // Containers first: one whose command was killed may still run on layers that nothing else holds.
+    let leftovers = run::sweep(&store, args.dry_run)?;
     let mut report = store.gc(&options)?;
-    report.leftovers += run::sweep(&store, args.dry_run)?;
+    report.leftovers += leftovers;
     if args.json {
         output::json(&report);
         return Ok(ExitCode::SUCCESS);

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The mounts exist only in this process's private mount namespace, which `coracle` inherits: they go with the last
-//! process in it, however it ends. `coraclectl gc` takes the directories that a killed command left.
+//! process in it, however it ends. What a killed command left, a container that still runs included, `coraclectl gc`
+//! ends and removes.
 
 use std::fs::{self, File};
 use std::io::IsTerminal as _;
@@ -227,13 +228,22 @@ fn supervise(coracle: &Path, place: &Place) -> Result<ExitCode, Failure> {
         .build()
         .map_err(|error| Failure::io("start the event loop", &error))?;
     let status = runtime.block_on(wait(coracle, place));
-    let _ = std::process::Command::new(coracle)
-        .args(["delete", "--force", &place.id])
+    let _ = delete_by_force(coracle, &place.id);
+    status.map_err(|error| Failure::io(&format!("run {}", coracle.display()), &error))
+}
+
+/// Ends a container, if it is there; an error only where it could not be ended.
+fn delete_by_force(coracle: &Path, id: &str) -> std::io::Result<()> {
+    let output = std::process::Command::new(coracle)
+        .args(["delete", "--force", id])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    status.map_err(|error| Failure::io(&format!("run {}", coracle.display()), &error))
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let told: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
+    Err(std::io::Error::other(told))
 }
 
 async fn wait(coracle: &Path, place: &Place) -> std::io::Result<ExitCode> {
@@ -302,7 +312,8 @@ fn nanoseconds() -> u128 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos())
 }
 
-/// Removes directories of containers whose command is gone; returns how many there are.
+/// Ends containers whose command is gone and removes their directories; returns how many there are. A container that
+/// can't be ended keeps its directory: it still writes there.
 pub(super) fn sweep(store: &Store, dry_run: bool) -> Result<usize, Failure> {
     let _guard = store.exclusive()?;
     let directory = store.root().join(CONTAINERS);
@@ -318,6 +329,8 @@ pub(super) fn sweep(store: &Store, dry_run: bool) -> Result<usize, Failure> {
         }
         found += 1;
         if !dry_run {
+            delete_by_force(&find_coracle()?, name)
+                .map_err(|error| Failure::io(&format!("end the container {name}"), &error))?;
             fs::remove_dir_all(&path)
                 .map_err(|error| Failure::io(&format!("remove {}", path.display()), &error))?;
         }
