@@ -25,7 +25,7 @@ pub fn run(root: &Path) -> Result<(), String> {
         });
     std::fs::remove_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
     outcome?;
-    println!("\nNext: README.md, \"Ten minutes\". The daemon for the kubelet is not there yet.");
+    println!("\nNext: README.md, \"Ten minutes\". coracled serves images so far, pods not yet.");
     Ok(())
 }
 
