@@ -17,20 +17,12 @@ pub(super) fn make(plan: &CgroupPlan) -> Result<BTreeMap<String, PathBuf>, Error
     let mut undo: Vec<PathBuf> = Vec::new();
     for (controller, path) in &plan.paths {
         let mount = plan.mounts.get(controller).map_or_else(|| Path::new("/sys/fs/cgroup"), PathBuf::as_path);
-        match descend(controller, mount, path, plan.unified, &mut undo) {
-            Ok(()) if undo.contains(path) => {
+        let outcome = descend(controller, mount, path, plan.unified, &mut undo);
+        // A group that was there is fine when nobody is in it (left by a crash, or prepared by the caller).
+        match outcome.and_then(|()| if undo.contains(path) { Ok(()) } else { refuse_foreign(path) }) {
+            Ok(()) => {
                 made.insert(controller.clone(), path.clone());
             }
-            // The group was there: fine when nobody is in it (left by a crash, or prepared by the caller).
-            Ok(()) => match refuse_foreign(path) {
-                Ok(()) => {
-                    made.insert(controller.clone(), path.clone());
-                }
-                Err(error) => {
-                    roll_back(&undo);
-                    return Err(error);
-                }
-            },
             Err(error) if plan.forgiving && is_refusal(&error) => {}
             Err(error) => {
                 roll_back(&undo);
@@ -48,7 +40,7 @@ fn roll_back(made: &[PathBuf]) {
     }
 }
 
-/// A group with processes is not the container's: limits would hit them, and `delete` would kill them. runc refuses too.
+/// A group with processes is not the container's: limits would hit them, and a forced `delete` kills what is in the group.
 fn refuse_foreign(path: &Path) -> Result<(), Error> {
     let count = Directory::open(path)?.read("cgroup.procs")?.lines().count();
     if count == 0 { Ok(()) } else { Err(Error::NotEmpty { path: path.to_owned(), count }) }
