@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::network::EmbeddedConfig;
+
 /// Largest configuration file that is read.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -17,6 +19,52 @@ pub struct Config {
     pub state: PathBuf,
     /// The gRPC socket.
     pub socket: PathBuf,
+    /// Who connects pods.
+    pub network: NetworkKind,
+    /// Of the embedded network.
+    pub embedded: EmbeddedConfig,
+    /// Of CNI.
+    pub cni: CniConfig,
+    /// Who makes control groups.
+    pub cgroup_driver: CgroupDriver,
+    /// Address and port of the streaming server; port 0 lets the kernel choose.
+    pub stream: std::net::SocketAddr,
+}
+
+/// Who connects pods.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkKind {
+    /// The plugins below `cni.plugins`, as a kubelet's node has them.
+    #[default]
+    Cni,
+    /// A bridge of our own: no plugin needed.
+    Embedded,
+}
+
+/// Who makes control groups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    #[default]
+    Cgroupfs,
+    Systemd,
+}
+
+/// The `[cni]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CniConfig {
+    /// Where network configurations lie; the first by name counts.
+    pub config: PathBuf,
+    /// Where plugins lie.
+    pub plugins: Vec<PathBuf>,
+}
+
+impl Default for CniConfig {
+    fn default() -> Self {
+        Self { config: "/etc/cni/net.d".into(), plugins: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()] }
+    }
 }
 
 impl Default for Config {
@@ -25,6 +73,11 @@ impl Default for Config {
             root: coracle_image_store::store::DEFAULT_ROOT.into(),
             state: "/run/coracle".into(),
             socket: "/run/coracle/coracled.sock".into(),
+            network: NetworkKind::default(),
+            embedded: EmbeddedConfig::default(),
+            cni: CniConfig::default(),
+            cgroup_driver: CgroupDriver::default(),
+            stream: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
         }
     }
 }

@@ -3,7 +3,14 @@
 //! Requests are turned into plans by pure code (`oci`); the pod's monitor and the image store do the work.
 
 pub mod config;
+mod containers;
 pub mod ctl;
+pub mod daemon;
+mod events;
 pub mod network;
 pub mod oci;
+mod pods;
+pub mod record;
 pub mod service;
+mod stats;
+mod streaming;

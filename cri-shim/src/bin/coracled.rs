@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use coracle_cri::config::Config;
+use coracle_cri::config::{Config, NetworkKind};
 use coracle_cri::service;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,6 +24,9 @@ struct Flags {
     /// The gRPC socket [default: /run/coracle/coracled.sock]
     #[arg(long)]
     socket: Option<PathBuf>,
+    /// Who connects pods [default: cni]
+    #[arg(long, value_enum)]
+    network: Option<NetworkKind>,
 }
 
 fn main() -> ExitCode {
@@ -44,12 +47,13 @@ fn run(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
     config.root = flags.root.unwrap_or(config.root);
     config.state = flags.state.unwrap_or(config.state);
     config.socket = flags.socket.unwrap_or(config.socket);
+    config.network = flags.network.unwrap_or(config.network);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let stop = async move {
             tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
         };
-        Ok(service::serve(&config, stop).await?)
+        Ok(service::serve(config, stop).await?)
     })
 }

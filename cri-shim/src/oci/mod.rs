@@ -59,7 +59,7 @@ pub struct Sandbox {
 }
 
 /// Host paths of what a sandbox mounts into each of its containers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct SandboxFiles {
     pub resolv_conf: Option<PathBuf>,
     pub hosts: Option<PathBuf>,

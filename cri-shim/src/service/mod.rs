@@ -6,6 +6,7 @@ mod runtime;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use coracle_image_store::error::chain;
 use coracle_image_store::layer::Choice;
@@ -20,6 +21,8 @@ pub use images::Images;
 pub use runtime::Runtime;
 
 use crate::config::Config;
+use crate::daemon::{self, Daemon};
+use crate::{containers, pods, streaming};
 
 /// Why the daemon cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -33,19 +36,32 @@ pub enum Error {
     /// The image store.
     #[error("image store: {0}")]
     Store(String),
+    /// Records, programs, the network.
+    #[error(transparent)]
+    Daemon(#[from] daemon::Error),
+    /// The streaming server.
+    #[error("streaming server: {0}")]
+    Streaming(io::Error),
     /// The server ended.
     #[error("gRPC server: {0}")]
     Server(#[from] tonic::transport::Error),
 }
 
 /// Serves until `stop` resolves.
-pub async fn serve(config: &Config, stop: impl Future<Output = ()>) -> Result<(), Error> {
+///
+/// Nothing is answered before what an earlier daemon left is known: recovery is start-up.
+pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    let listener = listen(&config.socket).await?;
     let store = Store::open(&config.root, Choice::default()).map_err(|e| Error::Store(chain(&e)))?;
     let puller = Puller::new(store).map_err(|e| Error::Store(chain(&e)))?;
-    let listener = listen(&config.socket).await?;
+    let daemon = Arc::new(Daemon::open(config, puller.clone())?);
+    pods::recover(&daemon).await;
+    containers::recover(&daemon).await;
+    streaming::serve(&daemon).await.map_err(Error::Streaming)?;
+    let config = &daemon.config;
     tracing::info!(socket = %config.socket.display(), root = %config.root.display(), "serving");
     tonic::transport::Server::builder()
-        .add_service(RuntimeServiceServer::new(Runtime::default()))
+        .add_service(RuntimeServiceServer::new(Runtime::new(Arc::clone(&daemon))))
         .add_service(ImageServiceServer::new(Images::new(puller)))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)
         .await?;
@@ -73,7 +89,7 @@ async fn listen(path: &Path) -> Result<UnixListener, Error> {
 }
 
 /// The one table from kinds of errors to gRPC codes.
-fn status_of(error: &(impl Kind + 'static)) -> Status {
+pub(crate) fn status_of(error: &(impl Kind + 'static)) -> Status {
     let mut text = chain(error);
     if let Some(hint) = error.hint() {
         text = format!("{text} ({hint})");

@@ -1,52 +1,64 @@
-//! RuntimeService: what is served so far is the service itself (version, status, configuration) and empty lists.
-//!
-//! Pods are not served yet, and the status says so: the kubelet then keeps the node NotReady instead of placing pods that
-//! could not start.
+//! RuntimeService: each call is handed to the module that owns it.
 
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
 use k8s_cri::v1::runtime_service_server::RuntimeService;
 use k8s_cri::v1::*;
 use tonic::{Request, Response, Status};
 
+use crate::config::CgroupDriver as Driver;
+use crate::daemon::Daemon;
+use crate::{containers, events, pods, stats, streaming};
+
 /// The service.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Runtime {}
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    daemon: Arc<Daemon>,
+}
 
-const NOT_YET: &str = "pods are not served by this version of coracled; see CHANGELOG.md";
-
-fn not_ready(kind: &str) -> RuntimeCondition {
-    RuntimeCondition {
-        r#type: kind.into(),
-        status: false,
-        reason: "PodsNotServed".into(),
-        message: NOT_YET.into(),
+impl Runtime {
+    /// Serves this daemon.
+    #[must_use]
+    pub const fn new(daemon: Arc<Daemon>) -> Self {
+        Self { daemon }
     }
 }
 
-/// Writes the methods that need pods: each answers Unimplemented with the reason.
+/// Writes the methods: `name(Request) -> Response = module::function;` hands `(&Arc<Daemon>, Request)` on. The work goes
+/// on to its end when the client hangs up (a kubelet's deadline must not leave half of an operation behind).
 macro_rules! service {
-    (served { $($served:item)* } waiting { $($name:ident($request:ty) -> $response:ty;)* }) => {
+    (own { $($own:item)* } handed { $($name:ident($request:ty) -> $response:ty = $function:path;)* }) => {
         #[tonic::async_trait]
         impl RuntimeService for Runtime {
-            type GetContainerEventsStream = tokio_stream::Empty<Result<ContainerEventResponse, Status>>;
+            $($own)*
 
-            $($served)*
-
-            $(async fn $name(&self, _request: Request<$request>) -> Result<Response<$response>, Status> {
-                Err(Status::unimplemented(NOT_YET))
+            $(async fn $name(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
+                let daemon = Arc::clone(&self.daemon);
+                let work = tokio::spawn(async move { $function(&daemon, request.into_inner()).await });
+                match work.await {
+                    Ok(answer) => answer.map(Response::new).inspect_err(|status| {
+                        tracing::warn!(call = stringify!($name), code = ?status.code(), "{}", status.message());
+                    }),
+                    Err(panic) => Err(Status::internal(format!("{}: {panic}", stringify!($name)))),
+                }
             })*
-
-            async fn get_container_events(
-                &self,
-                _request: Request<GetEventsRequest>,
-            ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
-                Err(Status::unimplemented(NOT_YET))
-            }
         }
     };
 }
 
 service! {
-    served {
+    own {
+        type GetContainerEventsStream = Pin<Box<dyn Stream<Item = Result<ContainerEventResponse, Status>> + Send>>;
+
+        async fn get_container_events(
+            &self,
+            _request: Request<GetEventsRequest>,
+        ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
+            Ok(Response::new(events::subscribe(&self.daemon)))
+        }
+
         async fn version(&self, _request: Request<VersionRequest>) -> Result<Response<VersionResponse>, Status> {
             Ok(Response::new(VersionResponse {
                 version: "0.1.0".into(), // of the kubelet's runtime API, as every implementation answers
@@ -56,57 +68,44 @@ service! {
             }))
         }
 
-        async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-            let conditions = vec![not_ready("RuntimeReady"), not_ready("NetworkReady")];
-            let status = Some(RuntimeStatus { conditions });
-            Ok(Response::new(StatusResponse { status, ..StatusResponse::default() }))
-        }
-
         async fn runtime_config(
             &self,
             _request: Request<RuntimeConfigRequest>,
         ) -> Result<Response<RuntimeConfigResponse>, Status> {
-            let linux = LinuxRuntimeConfiguration { cgroup_driver: CgroupDriver::Cgroupfs as i32 };
+            let driver = match self.daemon.config.cgroup_driver {
+                Driver::Cgroupfs => CgroupDriver::Cgroupfs,
+                Driver::Systemd => CgroupDriver::Systemd,
+            };
+            let linux = LinuxRuntimeConfiguration { cgroup_driver: driver as i32 };
             Ok(Response::new(RuntimeConfigResponse { linux: Some(linux) }))
         }
-
-        async fn list_pod_sandbox(
-            &self,
-            _request: Request<ListPodSandboxRequest>,
-        ) -> Result<Response<ListPodSandboxResponse>, Status> {
-            Ok(Response::new(ListPodSandboxResponse::default()))
-        }
-
-        async fn list_containers(
-            &self,
-            _request: Request<ListContainersRequest>,
-        ) -> Result<Response<ListContainersResponse>, Status> {
-            Ok(Response::new(ListContainersResponse::default()))
-        }
     }
-    waiting {
-        run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse;
-        stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse;
-        remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse;
-        pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse;
-        create_container(CreateContainerRequest) -> CreateContainerResponse;
-        start_container(StartContainerRequest) -> StartContainerResponse;
-        stop_container(StopContainerRequest) -> StopContainerResponse;
-        remove_container(RemoveContainerRequest) -> RemoveContainerResponse;
-        container_status(ContainerStatusRequest) -> ContainerStatusResponse;
-        update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
-        reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
-        exec_sync(ExecSyncRequest) -> ExecSyncResponse;
-        exec(ExecRequest) -> ExecResponse;
-        attach(AttachRequest) -> AttachResponse;
-        port_forward(PortForwardRequest) -> PortForwardResponse;
-        container_stats(ContainerStatsRequest) -> ContainerStatsResponse;
-        list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse;
-        pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
-        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
-        update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse;
-        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
-        list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
-        list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
+    handed {
+        status(StatusRequest) -> StatusResponse = pods::service_status;
+        update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse = pods::update_runtime_config;
+        run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse = pods::run;
+        stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse = pods::stop;
+        remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse = pods::remove;
+        pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse = pods::status;
+        list_pod_sandbox(ListPodSandboxRequest) -> ListPodSandboxResponse = pods::list;
+        create_container(CreateContainerRequest) -> CreateContainerResponse = containers::create;
+        start_container(StartContainerRequest) -> StartContainerResponse = containers::start;
+        stop_container(StopContainerRequest) -> StopContainerResponse = containers::stop;
+        remove_container(RemoveContainerRequest) -> RemoveContainerResponse = containers::remove;
+        list_containers(ListContainersRequest) -> ListContainersResponse = containers::list;
+        container_status(ContainerStatusRequest) -> ContainerStatusResponse = containers::status;
+        update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse = containers::update_resources;
+        reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse = containers::reopen_log;
+        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse = containers::checkpoint;
+        exec_sync(ExecSyncRequest) -> ExecSyncResponse = streaming::exec_sync;
+        exec(ExecRequest) -> ExecResponse = streaming::exec;
+        attach(AttachRequest) -> AttachResponse = streaming::attach;
+        port_forward(PortForwardRequest) -> PortForwardResponse = streaming::port_forward;
+        container_stats(ContainerStatsRequest) -> ContainerStatsResponse = stats::container;
+        list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse = stats::containers;
+        pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse = stats::pod;
+        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse = stats::pods;
+        list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse = stats::metric_descriptors;
+        list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse = stats::pod_metrics;
     }
 }
