@@ -213,3 +213,27 @@ fn a_bind_that_becomes_a_link_for_later_mounts_stays_inside() {
             .mount("/mnt/up/new", "tmpfs", "tmpfs", &[]);
     });
 }
+
+/// Without HOME in the configuration the runtime looks into the image's passwd file, whatever the image put there.
+#[test]
+fn a_passwd_file_that_is_a_pipe_or_has_no_end() {
+    require_root!();
+    for hostile in ["pipe", "zero", "directory"] {
+        let container = Container::edited(&Runtime::subject(), |bundle| {
+            bundle.script("echo home=$HOME");
+            let etc = bundle.rootfs().join("etc");
+            std::fs::create_dir_all(&etc).expect("directory");
+            let path = etc.join("passwd");
+            let _ = std::fs::remove_file(&path);
+            match hostile {
+                "pipe" => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("fifo"),
+                "zero" => symlink("/dev/zero", &path).expect("link"),
+                _ => std::fs::create_dir(&path).expect("directory"),
+            }
+        });
+        let outcome = container.run();
+        assert!(!outcome.timed_out, "{hostile}: {outcome:#?}");
+        assert_eq!(outcome.stdout.trim(), "home=/", "{hostile}: {outcome:#?}");
+        container.finish();
+    }
+}

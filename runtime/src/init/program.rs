@@ -1,6 +1,7 @@
 //! The program itself: its look-up in the container's PATH, its environment and the exec.
 
 use std::ffi::{CStr, CString};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,9 @@ use super::step_error::errno_text;
 use crate::plan::process::ProcessPlan;
 use crate::seccomp::Filter;
 use crate::sys::signals;
+
+/// As much of the image's passwd file is searched for a home directory.
+const MAX_PASSWD: u64 = 1 << 20;
 
 /// A process to become, and what its steps share.
 #[derive(Debug)]
@@ -84,7 +88,7 @@ impl Program {
     /// Adds HOME from the container's `/etc/passwd` where it is missing, and what socket activation needs.
     pub fn complete_environment(&mut self) {
         if self.variable(b"HOME").is_none() {
-            let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+            let passwd = read_passwd().unwrap_or_default();
             let home = home_of(&passwd, self.process.uid).unwrap_or(b"/");
             self.set(&[b"HOME=", home].concat());
         }
@@ -131,6 +135,22 @@ impl Program {
             self.process.env.push(variable);
         }
     }
+}
+
+/// The image's `/etc/passwd`, which may be anything: only a regular file is opened, and read to a bound. A pipe would hold
+/// us for ever, a device has effects. One that is swapped in between is opened without waiting, and not read.
+fn read_passwd() -> Option<Vec<u8>> {
+    let regular = |fd: &OwnedFd| {
+        let stat = rustix::fs::fstat(fd).ok()?;
+        (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some(())
+    };
+    let open = |flags: OFlags| rustix::fs::open("/etc/passwd", flags | OFlags::CLOEXEC, Mode::empty()).ok();
+    regular(&open(OFlags::PATH)?)?;
+    let file = open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    regular(&file)?;
+    let mut text = Vec::new();
+    std::fs::File::from(file).take(MAX_PASSWD).read_to_end(&mut text).ok()?;
+    Some(text)
 }
 
 /// The home directory of `uid` in the text of a passwd file.

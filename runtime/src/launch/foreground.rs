@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{WaitId, WaitIdOptions, WaitOptions, pidfd_send_signal, waitid};
+use rustix::process::{WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use super::terminal::Terminal;
 use super::{Created, Error, Execed};
@@ -48,7 +48,7 @@ pub fn wait_foreground(process: Foreground) -> Result<u8, Error> {
         if let Some(terminal) = &mut terminal {
             terminal.copy();
         }
-        if let Some(code) = reap(&process.pidfd)? {
+        if let Some(code) = reap(process.pid, &process.pidfd)? {
             if let Some(terminal) = &mut terminal {
                 terminal.drain();
             }
@@ -102,13 +102,13 @@ fn forward(signals: &SignalFd, pidfd: &OwnedFd, terminal: Option<&Terminal>) {
 }
 
 /// The exit code, once there is one; also reaps what the container's processes left to us.
-fn reap(pidfd: &OwnedFd) -> Result<Option<u8>, StepError> {
+fn reap(pid: i32, pidfd: &OwnedFd) -> Result<Option<u8>, StepError> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     let failed = |e| StepError::os("wait for container", "", e);
     let status =
         rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), options)).map_err(failed)?;
     let Some(status) = status else {
-        reap_orphans(pidfd);
+        reap_orphans(pid);
         return Ok(None);
     };
     let code = match (status.exit_status(), status.terminating_signal()) {
@@ -119,13 +119,14 @@ fn reap(pidfd: &OwnedFd) -> Result<Option<u8>, StepError> {
     Ok(Some(u8::try_from(code & 0xff).unwrap_or(255)))
 }
 
-/// Only processes other than ours: its own status is taken through its pidfd.
-fn reap_orphans(pidfd: &OwnedFd) {
-    let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    while let Ok(Some(_)) = waitid(WaitId::All, peek) {
-        if matches!(waitid(WaitId::PidFd(pidfd.as_fd()), peek), Ok(Some(_))) {
+/// Only processes other than ours: its own status is taken through its pidfd. Each is reaped by its pid, because ours may
+/// end between the look and the reaping.
+fn reap_orphans(own: i32) {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Some(pid) = waitid(Id::All, peek).ok().and_then(|status| status.pid()) {
+        if pid.as_raw() == own || waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG).is_err() {
             return;
         }
-        let _ = rustix::process::wait(WaitOptions::NOHANG);
     }
 }
