@@ -7,6 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Error;
+use crate::small_file;
 
 /// No file of a group that we read is larger (cgroup.procs of a full host included).
 const READ_LIMIT: usize = 16 << 20;
@@ -25,14 +26,10 @@ impl Directory {
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// Makes the group (0755 whatever the umask) unless it is there; tells whether it was made.
+    /// Makes the group (0755 less the umask) unless it is there; tells whether it was made.
     pub(super) fn make(path: &Path) -> Result<bool, Error> {
-        let mode = Mode::from_raw_mode(0o755);
-        match rustix::fs::mkdir(path, mode) {
-            Ok(()) => {
-                rustix::fs::chmod(path, mode).map_err(|e| Error::path("chmod", path, e))?;
-                Ok(true)
-            }
+        match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+            Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
             Err(errno) => Err(Error::path("mkdir", path, errno)),
         }
@@ -57,18 +54,26 @@ impl Directory {
         Ok(())
     }
 
+    /// Writes each value with a write(2) of its own to one open file.
+    pub(super) fn write_each<'a>(
+        &self,
+        name: &str,
+        values: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), Error> {
+        let file = self.file(name, OFlags::WRONLY)?;
+        for value in values {
+            rustix::io::retry_on_intr(|| rustix::io::write(&file, value.as_bytes())).map_err(|errno| {
+                Error::Write { path: self.path.join(name), value: value.to_owned(), errno }
+            })?;
+        }
+        Ok(())
+    }
+
     pub(super) fn read(&self, name: &str) -> Result<String, Error> {
         let file = self.file(name, OFlags::RDONLY)?;
-        let refused = |errno| Error::path("read", self.path.join(name), errno);
-        let mut bytes = Vec::with_capacity(4096);
-        let mut chunk = [0_u8; 4096];
-        loop {
-            let got = rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut chunk)).map_err(refused)?;
-            bytes.extend_from_slice(&chunk[..got]);
-            if got == 0 || bytes.len() > READ_LIMIT {
-                return Ok(String::from_utf8_lossy(&bytes).into_owned());
-            }
-        }
+        let bytes = small_file::drain(&file, READ_LIMIT)
+            .map_err(|error| Error::io("read", self.path.join(name), &error))?;
+        Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }
 
     /// The file's text, or `None` where this kernel or hierarchy has no such file.

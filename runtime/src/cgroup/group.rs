@@ -141,10 +141,10 @@ impl Cgroup {
     pub fn attach_devices(&self) -> Result<(), Error> {
         if let Some(directory) = self.directories.get("devices") {
             let current = DeviceRules::parse(&directory.read("devices.list")?);
-            for (file, line) in self.devices.transition(&current) {
-                directory.write(file, &line)?;
-            }
-            return Ok(());
+            let lines = self.devices.transition(&current);
+            return lines.chunk_by(|a, b| a.0 == b.0).try_for_each(|run| {
+                directory.write_each(run[0].0, run.iter().map(|(_, line)| line.as_str()))
+            });
         }
         let unified = self.paths.len() == 1 && self.paths.contains_key("");
         let Some(directory) = self.directories.get("").filter(|_| unified) else { return Ok(()) };

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use crate::proc_self::ProcSelf;
+use crate::small_file;
 
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
 const HYBRID: &str = "/sys/fs/cgroup/unified";
@@ -42,11 +44,22 @@ impl HostCgroups {
     /// # Errors
     /// They cannot be read.
     pub fn gather() -> Result<Self, Error> {
-        let read = |path: &str| std::fs::read_to_string(path).map_err(|e| Error::io("read", path, &e));
-        let unified = is_cgroup2(Path::new(MOUNT_POINT));
-        let mut host = Self::parse(unified, &read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
+        Self::of(&ProcSelf::read())
+    }
+
+    /// [`Self::gather`] with what is already read.
+    ///
+    /// # Errors
+    /// What could not be read.
+    pub fn of(own: &ProcSelf) -> Result<Self, Error> {
+        let text = |text: &'_ std::io::Result<String>, path: &str| {
+            text.as_ref().map(String::clone).map_err(|e| Error::io("read", path, e))
+        };
+        let mountinfo = text(&own.mountinfo, "/proc/self/mountinfo")?;
+        let groups = text(&own.cgroup, "/proc/self/cgroup")?;
+        let mut host = Self::parse(is_cgroup2(Path::new(MOUNT_POINT)), &mountinfo, &groups);
         if let Some(hierarchy) = host.hierarchies.get("") {
-            let text = std::fs::read_to_string(hierarchy.mountpoint.join("cgroup.controllers"));
+            let text = small_file::read_text(hierarchy.mountpoint.join("cgroup.controllers"));
             host.controllers = text.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
         }
         host.systemd = Path::new("/run/systemd/system").is_dir();
@@ -119,7 +132,7 @@ fn own_groups(text: &str) -> BTreeMap<String, String> {
 
 /// The group of process `pid` in each hierarchy.
 pub(super) fn groups_of(pid: i32) -> BTreeMap<String, String> {
-    own_groups(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default())
+    own_groups(&small_file::read_text(format!("/proc/{pid}/cgroup")).unwrap_or_default())
 }
 
 #[allow(clippy::cast_sign_loss)]

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::directory::Directory;
@@ -13,11 +14,19 @@ use super::{CgroupPlan, Error, host};
 
 /// Makes all groups; those that a forgiving plan may not make are left out of the answer.
 pub(super) fn make(plan: &CgroupPlan) -> Result<BTreeMap<String, PathBuf>, Error> {
+    // For modes that are exact without a chmod, which costs as much as the mkdir.
+    let umask = rustix::process::umask(Mode::empty());
+    let made = make_all(plan);
+    rustix::process::umask(umask);
+    made
+}
+
+fn make_all(plan: &CgroupPlan) -> Result<BTreeMap<String, PathBuf>, Error> {
     let mut made = BTreeMap::new();
     let mut undo: Vec<PathBuf> = Vec::new();
     for (controller, path) in &plan.paths {
         let mount = plan.mounts.get(controller).map_or_else(|| Path::new("/sys/fs/cgroup"), PathBuf::as_path);
-        let outcome = descend(controller, mount, path, plan.unified, &mut undo);
+        let outcome = make_one(controller, mount, path, plan.unified, &mut undo);
         // A group that was there is fine when nobody is in it (left by a crash, or prepared by the caller).
         match outcome.and_then(|()| if undo.contains(path) { Ok(()) } else { refuse_foreign(path) }) {
             Ok(()) => {
@@ -50,6 +59,27 @@ fn is_refusal(error: &Error) -> bool {
     matches!(error.errno(), Some(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::NOENT))
 }
 
+/// Makes one group. The groups above it are there as a rule, so that on version 1 one call is enough.
+fn make_one(
+    controller: &str,
+    mount: &Path,
+    path: &Path,
+    unified: bool,
+    undo: &mut Vec<PathBuf>,
+) -> Result<(), Error> {
+    if !unified && rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).is_ok() {
+        undo.push(path.to_owned());
+        let filled = match path.parent() {
+            Some(parent) if controller == "cpuset" => fill_cpuset(parent, path, true)?,
+            _ => true,
+        };
+        if filled {
+            return Ok(());
+        }
+    }
+    descend(controller, mount, path, unified, undo)
+}
+
 fn descend(
     controller: &str,
     mount: &Path,
@@ -69,7 +99,7 @@ fn descend(
             undo.push(current.clone());
         }
         if controller == "cpuset" {
-            fill_cpuset(&parent, &current)?;
+            fill_cpuset(&parent, &current, false)?;
         }
     }
     Ok(())
@@ -85,14 +115,20 @@ fn enable_controllers(directory: &Directory) {
     }
 }
 
-fn fill_cpuset(parent: &Path, child: &Path) -> Result<(), Error> {
+/// Gives an empty cpuset its parent's; what a group that is not `fresh` has is kept. `false` where the parent is empty too.
+fn fill_cpuset(parent: &Path, child: &Path, fresh: bool) -> Result<bool, Error> {
     let (parent, child) = (Directory::open(parent)?, Directory::open(child)?);
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if child.read(file)?.trim().is_empty() {
-            child.write(file, parent.read(file)?.trim())?;
+        if !fresh && !child.read(file)?.trim().is_empty() {
+            continue;
         }
+        let inherited = parent.read(file)?;
+        if inherited.trim().is_empty() {
+            return Ok(false);
+        }
+        child.write(file, inherited.trim())?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// On version 2 a group that enabled controllers for others takes no processes: then init's group, below it, is meant.
@@ -102,7 +138,7 @@ pub(super) fn follow_init(paths: &mut BTreeMap<String, PathBuf>, init: i32) {
     }
     let Some(path) = paths.get_mut("") else { return };
     let busy =
-        std::fs::read_to_string(path.join("cgroup.subtree_control")).is_ok_and(|t| !t.trim().is_empty());
+        crate::small_file::read_text(path.join("cgroup.subtree_control")).is_ok_and(|t| !t.trim().is_empty());
     let Some(own) = host::groups_of(init).remove("") else { return };
     let candidate = Path::new("/sys/fs/cgroup").join(own.trim_start_matches('/'));
     if busy && candidate.starts_with(&*path) {

@@ -166,7 +166,7 @@ fn detected_rootless() -> bool {
 
 /// The initial user namespace maps every id to itself.
 fn in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let map = crate::small_file::read_text("/proc/self/uid_map").unwrap_or_default();
     !map.is_empty() && map.split_ascii_whitespace().ne(["0", "0", "4294967295"])
 }
 

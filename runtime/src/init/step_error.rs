@@ -79,6 +79,22 @@ impl StepError {
         self
     }
 
+    /// The error with every text cut to about `limit` bytes.
+    #[must_use]
+    pub fn shortened(&self, limit: usize) -> Self {
+        let cut = |text: &str| match text.char_indices().find(|(at, _)| *at >= limit) {
+            Some((at, _)) => format!("{}…", &text[..at]),
+            None => text.to_owned(),
+        };
+        Self {
+            step: cut(&self.step).into(),
+            object: cut(&self.object),
+            errno: self.errno,
+            cause: cut(&self.cause),
+            hint: self.hint.as_ref().map(|hint| cut(hint).into()),
+        }
+    }
+
     /// The errno as a typed value.
     #[must_use]
     pub fn as_errno(&self) -> Option<Errno> {

@@ -27,8 +27,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::init::StepError;
 
-/// The largest message; a step error is a few hundred bytes.
-const LIMIT: usize = 64 * 1024;
+/// The largest message; a step error is a few hundred bytes. Small enough for the stack: a larger buffer from the heap
+/// would be cleared for each message, page by page.
+const LIMIT: usize = 8 * 1024;
+
+/// What is left of a text in a message that would be larger than [`LIMIT`]; escaped, a byte becomes six.
+const CUT: usize = 400;
 
 /// One message in either direction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,8 +84,13 @@ impl Channel {
     /// # Errors
     /// EPIPE when the other end is gone.
     pub fn send(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> Result<(), StepError> {
-        let bytes =
-            serde_json::to_vec(message).map_err(|e| StepError::why("send", "handshake message", e))?;
+        let encode = |message: &Message| {
+            serde_json::to_vec(message).map_err(|e| StepError::why("send", "handshake message", e))
+        };
+        let mut bytes = encode(message)?;
+        if let (Message::Failed(error), true) = (message, bytes.len() > LIMIT) {
+            bytes = encode(&Message::Failed(error.shortened(CUT)))?;
+        }
         let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -99,7 +108,7 @@ impl Channel {
     /// # Errors
     /// The kernel's, or a message that is none.
     pub fn receive(&self) -> Result<Option<(Message, Option<OwnedFd>)>, StepError> {
-        let mut buffer = vec![0; LIMIT];
+        let mut buffer = [0; LIMIT];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
@@ -173,5 +182,16 @@ mod tests {
         assert!(fd.is_some());
         drop(a);
         assert!(b.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_long_error_arrives_cut() {
+        let (a, b) = Channel::pair().unwrap();
+        let error = StepError::why("mount", "\u{1}ä".repeat(9000), "\u{1}".repeat(9000));
+        a.send(&Message::Failed(error), None).unwrap();
+        let Some((Message::Failed(error), None)) = b.receive().unwrap() else { panic!("no error came") };
+        assert_eq!(error.step, "mount");
+        assert!(error.object.starts_with("\u{1}ä") && error.object.ends_with('…'), "{error:?}");
+        assert!(error.cause.len() < 500, "{error:?}");
     }
 }

@@ -24,6 +24,7 @@ use crate::plan::namespaces::{Kind, NamespacePlan, plan_namespaces};
 use crate::plan::process::{ProcessPlan, plan_process};
 use crate::plan::sysctls::plan_sysctls;
 use crate::plan::{HostFacts, Problem, RootfsPlan, plan_rootfs};
+use crate::proc_self::ProcSelf;
 use crate::seccomp;
 use crate::state::{ContainerDir, Identity, Record, Store};
 
@@ -37,7 +38,8 @@ struct Plans {
 
 /// See [`super::create`].
 pub fn create(req: &CreateRequest) -> Result<Created, Error> {
-    let facts = HostFacts::gather();
+    let own = ProcSelf::read();
+    let facts = HostFacts::of(&own);
     let plans = plan(req, &facts)?;
     check_terminal(req, &plans.process)?;
     let store = Store::open(&req.root).map_err(record_error)?;
@@ -49,7 +51,7 @@ pub fn create(req: &CreateRequest) -> Result<Created, Error> {
             .map_err(|e| StepError::os("become subreaper", "", e))?;
     }
     let mut undo = Undo::default();
-    match make(req, plans, &facts, &dir, &mut undo) {
+    match make(req, plans, &own, &facts, &dir, &mut undo) {
         Ok(created) => Ok(created),
         Err(error) => {
             undo.run();
@@ -117,13 +119,14 @@ fn check_terminal(req: &CreateRequest, process: &ProcessPlan) -> Result<(), Erro
 fn make(
     req: &CreateRequest,
     mut plans: Plans,
+    own: &ProcSelf,
     facts: &HostFacts,
     dir: &ContainerDir,
     undo: &mut Undo,
 ) -> Result<Created, Error> {
     let mut record = Record::new(&req.id, &req.bundle, &plans.rootfs.root, &req.spec);
     record.rootless = req.rootless;
-    let group = Group::create(req, &mut record, dir)?;
+    let group = Group::create(req, &mut record, dir, own)?;
     let group = undo.group.insert(group);
     plans.rootfs.cgroup2_path = record.cgroup_paths.get("").map(Into::into);
     crate::fault::point("create.group")?;
@@ -217,7 +220,7 @@ pub(super) fn set_oom_score(pid: i32, score: Option<i32>, unprivileged: bool) ->
 }
 
 pub(super) fn groups_allowed(pid: &str) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/setgroups")).map_or(true, |text| text.trim() != "deny")
+    crate::small_file::read_text(format!("/proc/{pid}/setgroups")).map_or(true, |text| text.trim() != "deny")
 }
 
 pub(super) fn streams(stdio: &Stdio) -> Result<Option<[OwnedFd; 3]>, StepError> {

@@ -4,6 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::{CreateRequest, Error, ExecRequest};
 use crate::cgroup::{self, Cgroup, Driver, FreezerState, HostCgroups};
+use crate::proc_self::ProcSelf;
 use crate::state::{CgroupDriverRecord, ContainerDir, Record};
 
 /// A cgroup, or none.
@@ -15,7 +16,12 @@ impl Group {
     ///
     /// # Errors
     /// The cgroup's and the record's.
-    pub fn create(req: &CreateRequest, record: &mut Record, dir: &ContainerDir) -> Result<Self, Error> {
+    pub fn create(
+        req: &CreateRequest,
+        record: &mut Record,
+        dir: &ContainerDir,
+        own: &ProcSelf,
+    ) -> Result<Self, Error> {
         record.cgroup_driver = match req.cgroup_driver {
             Driver::Cgroupfs => CgroupDriverRecord::Cgroupfs,
             Driver::Systemd => CgroupDriverRecord::Systemd,
@@ -25,7 +31,7 @@ impl Group {
             dir.save(record).map_err(super::create::record_error)?;
             return Ok(Self(None));
         }
-        let host = HostCgroups::gather().map_err(failed)?;
+        let host = HostCgroups::of(own).map_err(failed)?;
         let plan =
             cgroup::plan(&req.spec, &req.id, req.cgroup_driver, req.rootless, &host).map_err(failed)?;
         record.cgroup_paths = plan.paths();

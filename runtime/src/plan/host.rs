@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::proc_self::ProcSelf;
+use crate::small_file;
+
 /// A mounted cgroup v1 hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct V1Hierarchy {
@@ -57,21 +60,24 @@ impl HostFacts {
     /// Reads the facts from `/proc` and `/sys`; what can't be read counts as absent.
     #[must_use]
     pub fn gather() -> Self {
-        let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let uid_map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        Self::of(&ProcSelf::read())
+    }
+
+    /// [`Self::gather`] with what is already read.
+    #[must_use]
+    pub fn of(own: &ProcSelf) -> Self {
         let uname = rustix::system::uname();
         let apparmor =
-            std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|b| b.starts_with(b"Y"));
-        let (unified, v1) = parse_cgroup_mounts(&mountinfo);
+            small_file::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|b| b.starts_with(b"Y"));
+        let (unified, v1) = parse_cgroup_mounts(own.mounts());
         Self {
             euid: rustix::process::geteuid().as_raw(),
             egid: rustix::process::getegid().as_raw(),
-            in_user_ns: !maps_everything(&uid_map),
+            in_user_ns: !maps_everything(&own.uid_map),
             kernel: parse_release(uname.release().to_str().unwrap_or_default()),
             cgroup_unified: unified,
             cgroup_v1: v1,
-            own_cgroups: parse_own_cgroups(&own),
+            own_cgroups: parse_own_cgroups(own.groups()),
             apparmor,
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         }

@@ -12,8 +12,6 @@ pub use normalise::capability;
 pub use template::{rootless as rootless_template, template};
 pub use validate::{Facts, Report, is_unified, validate, validate_process};
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
@@ -21,6 +19,7 @@ use serde_json::Value;
 
 use crate::error::{ErrorKind, Kind};
 use crate::plan::Problem;
+use crate::small_file;
 
 /// The largest config.json that is read. Docker's with the default seccomp profile have 20 KiB.
 pub const CONFIG_LIMIT: u64 = 16 << 20;
@@ -73,18 +72,20 @@ impl Kind for Error {
 /// Reads `config.json` of a bundle.
 pub fn load(bundle: &Path) -> Result<Loaded, Error> {
     let path = bundle.join(CONFIG);
-    let file = File::open(&path).map_err(|source| match source.kind() {
+    let bytes = read(&path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => Error::NotFound,
         _ => Error::Io { path: path.clone(), source },
     })?;
-    let mut bytes = Vec::new();
-    file.take(CONFIG_LIMIT + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| Error::Io { path: path.clone(), source })?;
     if bytes.len() as u64 > CONFIG_LIMIT {
         return Err(Error::TooLarge { path, limit: CONFIG_LIMIT });
     }
     parse(&bytes, &path)
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
+    small_file::drain(file, usize::try_from(CONFIG_LIMIT).unwrap_or(usize::MAX))
 }
 
 /// Parses the bytes of a configuration; `path` is for errors.
@@ -98,10 +99,16 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Loaded, Error> {
         return Err(Error::Invalid(vec![problem]));
     }
     let warnings = normalise::spec(&mut value);
-    match serde_json::from_value(value.clone()) {
-        Ok(spec) => Ok(Loaded { spec, warnings }),
-        Err(source) => Err(Error::Invalid(normalise::locate(&value, &source))),
-    }
+    // The value is used up; where it is wrong, it is made again to find all that is.
+    serde_json::from_value(value)
+        .map(|spec| Loaded { spec, warnings })
+        .map_err(|source| Error::Invalid(problems(bytes, &source)))
+}
+
+fn problems(bytes: &[u8], whole: &serde_json::Error) -> Vec<Problem> {
+    let mut value = first_value(bytes).unwrap_or(Value::Null);
+    normalise::spec(&mut value);
+    normalise::locate(&value, whole)
 }
 
 /// Parses a process document, as `exec --process` gives it.
@@ -166,7 +173,7 @@ mod tests {
         assert!(matches!(load(dir.path()), Err(Error::NotFound)));
         std::fs::write(dir.path().join(CONFIG), "null").unwrap();
         assert!(matches!(load(dir.path()), Err(Error::Null)));
-        let file = File::create(dir.path().join(CONFIG)).unwrap();
+        let file = std::fs::File::create(dir.path().join(CONFIG)).unwrap();
         file.set_len(CONFIG_LIMIT + 1).unwrap();
         assert!(matches!(load(dir.path()), Err(Error::TooLarge { .. })));
         assert!(parsed("{").unwrap_err().starts_with("config.json: "));

@@ -1,6 +1,5 @@
 //! Who a process is beyond its number: a pid is reused, (boot, pidfs inode) or (boot, pid, start time) is not.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -8,6 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::Error;
+use crate::small_file;
 
 /// `PID_FS_MAGIC` of linux/magic.h: pidfds are files of a real file system, with unique inodes, since 6.9.
 const PID_FS_MAGIC: u64 = 0x5049_4446;
@@ -90,7 +90,7 @@ fn pidfs_inode(pidfd: impl AsFd) -> Option<u64> {
 /// The start time and the state letter of `pid`.
 fn stat(pid: i32) -> Result<(u64, char), Error> {
     let path = format!("/proc/{pid}/stat");
-    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let text = small_file::read_text(&path).map_err(Error::io("read", &path))?;
     parse_stat(&text).ok_or_else(|| {
         Error::io("parse", &path)(std::io::Error::new(std::io::ErrorKind::InvalidData, "not a stat line"))
     })
@@ -107,7 +107,7 @@ fn parse_stat(text: &str) -> Option<(u64, char)> {
 
 fn boot_id() -> Result<String, Error> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
-    fs::read_to_string(PATH).map(|id| id.trim().to_owned()).map_err(Error::io("read", PATH))
+    small_file::read_text(PATH).map(|id| id.trim().to_owned()).map_err(Error::io("read", PATH))
 }
 
 #[cfg(test)]

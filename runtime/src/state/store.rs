@@ -1,7 +1,7 @@
 //! The root directory: reserving ids, locking containers, loading and saving records.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,14 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Error, Record, VERSION, validate_id};
+use crate::small_file;
 
 const RECORD: &str = "state.json";
 const RECORD_NEW: &str = ".state.json.new";
 const EXEC_FIFO: &str = "exec.fifo";
 
 /// A record holds the configuration, whose own limit is smaller.
-const RECORD_LIMIT: u64 = 64 << 20;
+const RECORD_LIMIT: usize = 64 << 20;
 
 /// The root directory of all containers.
 #[derive(Debug, Clone)]
@@ -82,7 +83,8 @@ impl Store {
     /// Reads the record of `id` without a lock: a record is replaced as a whole, so the reader sees an old or a new one.
     pub fn load(&self, id: &str) -> Result<Record, Error> {
         validate_id(id)?;
-        load_at(&self.path(id), id)
+        let path = self.path(id);
+        load_at(&open_dir(&path)?, &path, id)
     }
 
     /// All ids below the root in order of name, half-created ones included.
@@ -146,7 +148,7 @@ impl ContainerDir {
 
     /// Reads the record; [`Error::HalfCreated`] when there is none.
     pub fn load(&self) -> Result<Record, Error> {
-        load_at(&self.path, &self.id)
+        load_at(&self.fd, &self.path, &self.id)
     }
 
     /// Replaces the record: a temporary file, renamed. Not synced: the root belongs to one boot.
@@ -171,6 +173,12 @@ impl ContainerDir {
             Err(errno) => return Err(Error::errno("remove", self.path.join(RECORD))(errno)),
         }
         crate::fault::point("state.remove_dir")?;
+        match rustix::fs::rmdir(&self.path) {
+            Ok(()) => return Ok(()),
+            // The start gate of one that was never started, a hook's files.
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+            Err(errno) => return Err(Error::errno("remove", &self.path)(errno)),
+        }
         fs::remove_dir_all(&self.path).map_err(Error::io("remove", &self.path))
     }
 }
@@ -189,41 +197,44 @@ fn is_current(fd: &OwnedFd, path: &Path) -> bool {
     (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
 }
 
-fn load_at(dir: &Path, id: &str) -> Result<Record, Error> {
-    let path = dir.join(RECORD);
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(if dir.is_dir() {
-                Error::HalfCreated { id: id.to_owned() }
-            } else {
-                Error::NotFound
-            });
+fn load_at(dir: &OwnedFd, path: &Path, id: &str) -> Result<Record, Error> {
+    let file = path.join(RECORD);
+    let bytes = match small_file::read_at(dir, RECORD, RECORD_LIMIT) {
+        Ok(bytes) => bytes,
+        // The directory is open: it may have been removed since, with its record first.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.is_dir() => {
+            return Err(Error::NotFound);
         }
-        Err(error) => return Err(Error::io("open", &path)(error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::HalfCreated { id: id.to_owned() });
+        }
+        Err(error) => return Err(Error::io("read", &file)(error)),
     };
-    let mut bytes = Vec::new();
-    file.take(RECORD_LIMIT + 1).read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
-    if bytes.len() as u64 > RECORD_LIMIT {
-        return Err(Error::TooLarge { path, limit: RECORD_LIMIT });
+    if bytes.len() > RECORD_LIMIT {
+        return Err(Error::TooLarge { path: file, limit: RECORD_LIMIT as u64 });
     }
-    parse(&bytes, path)
+    parse(&bytes, file)
 }
 
-/// The version is read on its own first: a newer record need not have the fields of this one.
 fn parse(bytes: &[u8], path: PathBuf) -> Result<Record, Error> {
+    let (found, source) = match serde_json::from_slice::<Record>(bytes) {
+        Ok(record) if record.version <= VERSION => return Ok(record),
+        Ok(record) => return Err(Error::Version { path, found: record.version }),
+        Err(source) => (version_of(bytes), source),
+    };
+    match found {
+        Some(found) if found > VERSION => Err(Error::Version { path, found }),
+        _ => Err(Error::Corrupt { path, source }),
+    }
+}
+
+/// The version on its own: a newer record need not have the fields of this one.
+fn version_of(bytes: &[u8]) -> Option<u32> {
     #[derive(serde::Deserialize)]
     struct Versioned {
         version: u32,
     }
-    let versioned: Versioned = match serde_json::from_slice(bytes) {
-        Ok(versioned) => versioned,
-        Err(source) => return Err(Error::Corrupt { path, source }),
-    };
-    if versioned.version > VERSION {
-        return Err(Error::Version { path, found: versioned.version });
-    }
-    serde_json::from_slice(bytes).map_err(|source| Error::Corrupt { path, source })
+    serde_json::from_slice::<Versioned>(bytes).ok().map(|versioned| versioned.version)
 }
 
 #[cfg(test)]

@@ -183,7 +183,7 @@ fn link_controllers(top: &OwnedFd, hierarchy: &V1Hierarchy, name: &OsStr) -> Res
 
 fn own_cgroups() -> Result<Vec<(Vec<String>, PathBuf)>, StepError> {
     let path = "/proc/self/cgroup";
-    let text = std::fs::read_to_string(path).map_err(|e| StepError::io("read", path, &e))?;
+    let text = crate::small_file::read_text(path).map_err(|e| StepError::io("read", path, &e))?;
     Ok(parse_cgroups(&text))
 }
 
