@@ -120,6 +120,17 @@ impl Registry {
             .arg(format!("docker://{reference}")))?;
         Ok(reference)
     }
+
+    /// Pushes the image of an OCI layout that [`web_image`](crate::web_image) made, as it is, as `<name>:v1`. Returns
+    /// the reference.
+    pub fn push_layout(&self, layout: &Path, name: &str) -> io::Result<String> {
+        let reference = format!("{}/{name}:v1", self.address);
+        run(Command::new("skopeo")
+            .args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"])
+            .arg(format!("oci:{}:{}", layout.display(), crate::web_image::TAG))
+            .arg(format!("docker://{reference}")))?;
+        Ok(reference)
+    }
 }
 
 impl Drop for Registry {
@@ -129,7 +140,7 @@ impl Drop for Registry {
     }
 }
 
-fn run(command: &mut Command) -> io::Result<()> {
+pub(crate) fn run(command: &mut Command) -> io::Result<()> {
     let output = command.stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(());

@@ -13,6 +13,7 @@ pub mod leaks;
 pub mod privilege;
 pub mod runtime;
 pub mod wait;
+pub mod web_image;
 
 pub use bundle::Bundle;
 pub use container::Container;

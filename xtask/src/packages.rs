@@ -48,6 +48,7 @@ pub const FOR_QUICKSTART: &[Package] = &[
     package("busybox-static", "/bin/busybox", "the first container's root file system"),
     package("skopeo", "skopeo", "copies the first image into the registry"),
     package("docker-registry", "docker-registry", "a registry on loopback"),
+    package("zstd", "zstd", "zstd layers of the web image"),
 ];
 
 /// Installs the packages whose proof is missing.
