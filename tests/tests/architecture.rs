@@ -16,7 +16,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("coracle-tests", &[]),
     ("coracle-integration", &[]),
     ("coracle-bench", &["coracle-runtime", "coracle-integration"]),
-    ("xtask", &["coracle-integration"]),
+    ("coracle-guest", &[]),
+    ("xtask", &["coracle-guest", "coracle-integration"]),
 ];
 
 /// Source files outside `runtime/src/sys/` that may hold `unsafe`, with the decision record that says why.

@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask test | lint | bench | quickstart | packages`.
+//! The project's own commands: `cargo xtask test | guest | lint | bench | quickstart | packages`.
 //!
 //! Kept small and free of the product's crates, so that it builds on a machine that has nothing but Rust: it is what
 //! installs the rest (`packages`), builds the workspace once (`build`), and runs every test program (`suite`).
 
 mod build;
+mod guest;
 mod libtest;
 mod packages;
 mod process;
@@ -18,6 +19,8 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   test [FILTER…]   install what is missing, build everything, run every test; FILTER selects test programs by name
+  guest [--backend uml|qemu] [--env NAME=VALUE] -- COMMAND…
+                   COMMAND as root in a Debian machine with systemd and cgroup v2, in this directory
   lint             formatting and clippy, warnings denied
   bench [ARG…]     the runtime against runc and crun and against the bare floor; writes docs/performance.md
   quickstart       build, install what is missing, run a first container
@@ -30,6 +33,15 @@ fn main() -> ExitCode {
     let root = workspace_root();
     let outcome = match verb {
         "test" => packages::install(packages::FOR_TESTS).and_then(|()| suite::run(&root, rest)),
+        "guest" => match packages::install(packages::FOR_GUEST).and_then(|()| guest::run(&root, rest)) {
+            Ok(status) => return status,
+            Err(message) => Err(message),
+        },
+        // The guest's side of `guest`: the machine executes a copy of this program.
+        "guest-agent" => {
+            coracle_guest::agent::main(Path::new(rest.first().map_or("", String::as_str)));
+            Ok(())
+        }
         "lint" => lint(&root),
         "bench" => packages::install(packages::FOR_TESTS).and_then(|()| bench(&root, rest)),
         "quickstart" => packages::install(packages::FOR_QUICKSTART).and_then(|()| quickstart::run(&root)),

@@ -42,6 +42,18 @@ pub const FOR_TESTS: &[Package] = &[
     package("procps", "ps", "coracle ps"),
 ];
 
+pub const FOR_GUEST: &[Package] = &[
+    package("mmdebstrap", "mmdebstrap", "the guest's file system"),
+    package(
+        "debian-archive-keyring",
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "signatures of its packages",
+    ),
+    package("e2fsprogs", "mkfs.ext4", "the guest's disk"),
+    package("patchelf", "patchelf", "user-mode Linux with the guest's C library"),
+    package("kmod", "depmod", "the guest's modules"),
+];
+
 pub const FOR_QUICKSTART: &[Package] = &[
     package("build-essential", "cc", "linking, C parts of zstd and ring"),
     package("protobuf-compiler", "protoc", "the CRI's messages are generated at build time"),
