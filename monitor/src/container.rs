@@ -1,5 +1,6 @@
 //! A container of the pod: its process, its streams, its log, who is attached and who waits.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -12,6 +13,12 @@ use crate::protocol::{Exit, Status};
 
 /// How long the streams of an exited container are read while a grandchild holds them open.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// How far an attached client may be behind, in bytes.
+const MAX_BACKLOG: usize = 1 << 20;
+
+/// How long a client that is behind may take to read the last output of an exited container.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// One output stream: where it is read from and how it is cut.
 #[derive(Debug)]
@@ -27,12 +34,74 @@ impl Output {
     }
 }
 
-/// A client that sees the output. Its descriptors are non-blocking: one that does not read is dropped.
+/// A client that sees the output, and may type. Its descriptors are non-blocking.
 #[derive(Debug)]
 pub(crate) struct Attached {
     pub(crate) stdin: Option<OwnedFd>,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
+    pub(crate) stdout: Tap,
+    pub(crate) stderr: Tap,
+}
+
+impl Attached {
+    pub(crate) const fn new(stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd) -> Self {
+        Self { stdin, stdout: Tap::new(stdout), stderr: Tap::new(stderr) }
+    }
+
+    /// The descriptors that have to become writable before the client has seen everything.
+    pub(crate) fn behind(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.stdout, &self.stderr]
+            .into_iter()
+            .filter(|tap| !tap.backlog.is_empty())
+            .map(|tap| tap.to.as_fd())
+    }
+
+    /// Writes what the client takes now; `false` when it is gone.
+    pub(crate) fn flush(&mut self) -> bool {
+        self.stdout.flush() && self.stderr.flush()
+    }
+}
+
+/// One stream of an attached client, with what it has not taken yet: the container never waits for a client, and a client
+/// that reads in fits and starts loses nothing as long as it is less than [`MAX_BACKLOG`] behind.
+#[derive(Debug)]
+pub(crate) struct Tap {
+    to: OwnedFd,
+    backlog: VecDeque<u8>,
+}
+
+impl Tap {
+    const fn new(to: OwnedFd) -> Self {
+        Self { to, backlog: VecDeque::new() }
+    }
+
+    /// Takes bytes of the container; `false` when the client is gone or too far behind.
+    fn offer(&mut self, bytes: &[u8]) -> bool {
+        if self.backlog.len() + bytes.len() > MAX_BACKLOG {
+            return false;
+        }
+        self.backlog.extend(bytes);
+        self.flush()
+    }
+
+    fn flush(&mut self) -> bool {
+        while !self.backlog.is_empty() {
+            match rustix::io::write(&self.to, self.backlog.as_slices().0) {
+                Ok(count) => drop(self.backlog.drain(..count)),
+                Err(Errno::AGAIN | Errno::INTR) => return true,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+}
+
+/// What clients typed and the container has not taken yet. As long as there is some no client is read: whoever sends faster
+/// than the container reads is held up, and nothing is lost.
+#[derive(Debug, Default)]
+pub(crate) struct Input {
+    typed: VecDeque<u8>,
+    /// The input ends behind it.
+    ends: bool,
 }
 
 #[derive(Debug)]
@@ -43,9 +112,12 @@ pub(crate) struct Container {
     pub(crate) outputs: Vec<Output>,
     pub(crate) stdin: Option<OwnedFd>,
     pub(crate) stdin_once: bool,
+    pub(crate) input: Input,
     pub(crate) console: Option<OwnedFd>,
     pub(crate) log: Option<Log>,
     pub(crate) attached: Vec<Attached>,
+    /// Exited: when clients that are behind with its output are dropped.
+    pub(crate) farewell: Option<Instant>,
     /// Connections that asked to wait.
     pub(crate) waiters: Vec<OwnedFd>,
     pub(crate) started_at: i64,
@@ -82,30 +154,54 @@ impl Container {
             output.lines.push(&bytes[..count], log);
         }
         let stream = output.stream;
-        self.attached.retain(|client| offer(client, stream, &bytes[..count]));
+        self.attached.retain_mut(|client| {
+            let tap = match stream {
+                Stream::Stdout => &mut client.stdout,
+                Stream::Stderr => &mut client.stderr,
+            };
+            tap.offer(&bytes[..count])
+        });
         true
     }
 
-    /// Copies what an attached client typed into the container; `false` when that client is gone.
+    /// Reads what an attached client typed and hands it to the container.
     pub(crate) fn pump_stdin(&mut self, client: usize) {
         let Some(from) = self.attached.get(client).and_then(|c| c.stdin.as_ref()) else { return };
         let mut bytes = [0u8; 4096];
         match rustix::io::read(from, &mut bytes) {
             Ok(0) => {
                 self.attached[client].stdin = None;
-                if self.stdin_once {
-                    self.stdin = None;
-                }
+                self.input.ends |= self.stdin_once;
             }
-            Ok(count) => {
-                if let Some(to) = self.console.as_ref().or(self.stdin.as_ref()) {
-                    // A container that does not read its input loses what does not fit its pipe, as with a terminal.
-                    let _ = rustix::io::write(to, &bytes[..count]);
-                }
-            }
+            Ok(count) => self.input.typed.extend(&bytes[..count]),
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => self.attached[client].stdin = None,
         }
+        self.feed();
+    }
+
+    /// Writes what was typed as far as the container takes it, then closes its input where that was the end.
+    pub(crate) fn feed(&mut self) {
+        while let Some(to) = self.console.as_ref().or(self.stdin.as_ref())
+            && !self.input.typed.is_empty()
+        {
+            match rustix::io::write(to, self.input.typed.as_slices().0) {
+                Ok(count) => drop(self.input.typed.drain(..count)),
+                Err(Errno::AGAIN | Errno::INTR) => return,
+                Err(_) => self.input.typed.clear(),
+            }
+        }
+        // Nobody reads input that has been closed.
+        self.input.typed.clear();
+        if self.input.ends {
+            self.stdin = None;
+        }
+    }
+
+    /// What has to become writable before more input is read from clients.
+    pub(crate) fn input_waits_for(&self) -> Option<BorrowedFd<'_>> {
+        let to = self.console.as_ref().or(self.stdin.as_ref())?;
+        (!self.input.typed.is_empty()).then(|| to.as_fd())
     }
 
     /// The process has ended: what is still in the pipes is read first, for a bounded time.
@@ -113,6 +209,16 @@ impl Container {
         exit.oom = self.oom.as_mut().is_some_and(oom_killed);
         self.draining = Some((exit, Instant::now() + DRAIN));
         self.stdin = None;
+    }
+
+    /// Writes to clients that are behind, and drops those that are gone, or have seen the whole output of an exited
+    /// container, or had their time.
+    pub(crate) fn flush_attached(&mut self, now: Instant) {
+        let over = self.farewell.is_some_and(|at| at <= now);
+        let exited = self.exit.is_some();
+        self.attached
+            .retain_mut(|client| client.flush() && !over && (!exited || client.behind().next().is_some()));
+        self.farewell = self.farewell.filter(|_| !self.attached.is_empty());
     }
 
     /// The exit, once the streams are drained or their time is over.
@@ -127,21 +233,14 @@ impl Container {
             }
         }
         self.outputs.clear();
-        self.attached.clear();
+        // Who has seen everything sees the end; the others are served on until `FAREWELL` is over.
+        self.attached.retain_mut(|client| client.flush() && client.behind().next().is_some());
+        self.farewell = now.checked_add(FAREWELL);
         self.console = None;
         let (exit, _) = self.draining.take()?;
         self.exit = Some(exit.clone());
         Some(exit)
     }
-}
-
-/// Writes to a client without waiting; `false` when it is gone or does not keep up.
-fn offer(client: &Attached, stream: Stream, bytes: &[u8]) -> bool {
-    let to: BorrowedFd<'_> = match stream {
-        Stream::Stdout => client.stdout.as_fd(),
-        Stream::Stderr => client.stderr.as_fd(),
-    };
-    matches!(rustix::io::write(to, bytes), Ok(count) if count == bytes.len())
 }
 
 /// Reads `oom_kill` of `memory.events` (v2) or `memory.oom_control` (v1).

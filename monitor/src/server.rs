@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, kill_process_group, pidfd_open, pidfd_send_signal};
 
-use crate::container::Container;
+use crate::container::{Attached, Container};
 use crate::engine::Report;
 use crate::process::{Exec, Job, Work};
 use crate::protocol::{Exit, Reply, Request, VERSION};
@@ -63,6 +63,10 @@ enum Ready {
     ExecClient(usize),
     Output(String, usize),
     Stdin(String, usize),
+    /// The container takes input again.
+    Input(String),
+    /// A client that was behind reads again.
+    Attached(String),
 }
 
 impl Server {
@@ -112,30 +116,36 @@ impl Server {
     fn wait(&self) -> io::Result<Vec<Ready>> {
         let mut names = vec![Ready::Signals];
         let mut list = vec![PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)];
-        let mut add = |fd, name| {
-            list.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let mut add = |fd, events, name| {
+            list.push(PollFd::from_borrowed_fd(fd, events));
             names.push(name);
         };
         if self.connections.len() + self.works.len() + self.execs.len() < MAX_CLIENTS {
-            add(self.listener.as_fd(), Ready::Listener);
+            add(self.listener.as_fd(), PollFlags::IN, Ready::Listener);
         }
         for (n, work) in self.works.iter().enumerate().rev() {
-            add(work.worker.socket.as_fd(), Ready::Work(n));
+            add(work.worker.socket.as_fd(), PollFlags::IN, Ready::Work(n));
         }
         for (n, exec) in self.execs.iter().enumerate().rev() {
-            add(exec.client.as_fd(), Ready::ExecClient(n));
+            add(exec.client.as_fd(), PollFlags::IN, Ready::ExecClient(n));
         }
         for (n, connection) in self.connections.iter().enumerate().rev() {
-            add(connection.as_fd(), Ready::Connection(n));
+            add(connection.as_fd(), PollFlags::IN, Ready::Connection(n));
         }
         for (id, container) in &self.containers {
             for (n, client) in container.attached.iter().enumerate() {
-                if let Some(stdin) = &client.stdin {
-                    add(stdin.as_fd(), Ready::Stdin(id.clone(), n));
+                if let Some(stdin) = client.stdin.as_ref().filter(|_| container.input_waits_for().is_none()) {
+                    add(stdin.as_fd(), PollFlags::IN, Ready::Stdin(id.clone(), n));
                 }
             }
+            for behind in container.attached.iter().flat_map(Attached::behind) {
+                add(behind, PollFlags::OUT, Ready::Attached(id.clone()));
+            }
+            if let Some(input) = container.input_waits_for() {
+                add(input, PollFlags::OUT, Ready::Input(id.clone()));
+            }
             for (n, output) in container.outputs.iter().enumerate().rev() {
-                add(output.from.as_fd(), Ready::Output(id.clone(), n));
+                add(output.from.as_fd(), PollFlags::IN, Ready::Output(id.clone(), n));
             }
         }
         let timeout = self.timeout(Instant::now());
@@ -151,7 +161,8 @@ impl Server {
         let works = self.works.iter().map(|w| w.deadline);
         let execs = self.execs.iter().filter_map(|e| e.deadline);
         let drains = self.containers.values().filter_map(|c| c.draining.as_ref().map(|(_, at)| *at));
-        let next = works.chain(execs).chain(drains).min()?;
+        let farewells = self.containers.values().filter_map(|c| c.farewell);
+        let next = works.chain(execs).chain(drains).chain(farewells).min()?;
         let wait = next.saturating_duration_since(now) + Duration::from_millis(1);
         Timespec::try_from(wait).ok()
     }
@@ -171,6 +182,16 @@ impl Server {
             Ready::Stdin(id, n) => {
                 if let Some(container) = self.containers.get_mut(&id) {
                     container.pump_stdin(n);
+                }
+            }
+            Ready::Input(id) => {
+                if let Some(container) = self.containers.get_mut(&id) {
+                    container.feed();
+                }
+            }
+            Ready::Attached(id) => {
+                if let Some(container) = self.containers.get_mut(&id) {
+                    container.flush_attached(Instant::now());
                 }
             }
         }
@@ -351,6 +372,9 @@ impl Server {
         for container in self.containers.values_mut() {
             if let Some(exit) = container.drained(now) {
                 tell_exit(&directory, container, &exit);
+            }
+            if container.farewell.is_some() {
+                container.flush_attached(now);
             }
         }
     }

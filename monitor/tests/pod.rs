@@ -325,6 +325,33 @@ fn an_attached_client_talks_to_the_container() {
     assert_eq!(pod.log("attach"), ["stdout F typed", "stdout F end"]);
 }
 
+/// More is typed than a pipe holds before the container reads, and its answer is read only when it has ended.
+#[test]
+fn an_attached_client_loses_nothing_on_a_slow_way() {
+    if skip("an_attached_client_loses_nothing_on_a_slow_way") {
+        return;
+    }
+    const SIZE: usize = 700_000;
+    let mut pod = Pod::new();
+    let id = pod.create("slow", "cat", |_| ());
+    let (in_read, in_write) = rustix::pipe::pipe().expect("pipe");
+    let (out_read, out_write) = rustix::pipe::pipe().expect("pipe");
+    let descriptors = [in_read.as_fd(), out_write.as_fd(), out_write.as_fd()];
+    pod.client.call(&Request::Attach { id: id.clone() }, &descriptors, LONG).expect("attach");
+    drop((in_read, out_write));
+    let typed: Vec<u8> =
+        (0..SIZE).map(|n| if n % 80 == 79 { b'\n' } else { b'a' + (n % 26) as u8 }).collect();
+    let expected = typed.clone();
+    let typist = std::thread::spawn(move || File::from(in_write).write_all(&typed).expect("type"));
+    pod.start(&id);
+    typist.join().expect("typist");
+    assert_eq!(pod.wait(&id).code, 0);
+    let mut seen = Vec::new();
+    File::from(out_read).read_to_end(&mut seen).expect("output");
+    assert_eq!(seen.len(), SIZE);
+    assert!(seen == expected, "the bytes differ");
+}
+
 #[test]
 fn a_terminal_is_resized() {
     if skip("a_terminal_is_resized") {

@@ -10,7 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::{Server, failed, hello, reply};
-use crate::container::{Attached, Container, Output};
+use crate::container::{Attached, Container, Input, Output};
 use crate::engine::{Engine, Report};
 use crate::log::{Log, Stream};
 use crate::process::{Job, Work};
@@ -140,7 +140,7 @@ impl Server {
                 return failed("Kernel", &e);
             }
         }
-        container.attached.push(Attached { stdin: Some(stdin), stdout, stderr });
+        container.attached.push(Attached::new(Some(stdin), stdout, stderr));
         Reply::Done
     }
 
@@ -238,9 +238,11 @@ fn prepare(create: &Create, engine: Engine) -> std::io::Result<(Container, Optio
         outputs: Vec::new(),
         stdin: None,
         stdin_once: create.stdin_once,
+        input: Input::default(),
         console: None,
         log,
         attached: Vec::new(),
+        farewell: None,
         waiters: Vec::new(),
         started_at: 0,
         exit: None,
