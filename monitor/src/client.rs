@@ -1,11 +1,12 @@
 //! The daemon's side: one connection a request, blocking with a deadline. Call it off the async threads.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -80,7 +81,24 @@ impl Client {
     }
 }
 
+impl AsFd for Pending {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl Pending {
+    /// The next answer if it is there, for callers that poll.
+    pub fn try_next(&self) -> Result<Option<(Reply, Vec<OwnedFd>)>, Error> {
+        let mut list = [PollFd::new(&self.socket, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match rustix::event::poll(&mut list, Some(&now)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(None),
+            Ok(_) => self.next(None).map(Some),
+            Err(e) => Err(Error::Unreachable { path: self.path.clone(), source: e.into() }),
+        }
+    }
+
     /// Waits for the next answer; without a deadline as long as the monitor lives.
     pub fn next(&self, deadline: Option<Duration>) -> Result<(Reply, Vec<OwnedFd>), Error> {
         let fail = |source: io::Error| Error::Unreachable { path: self.path.clone(), source };

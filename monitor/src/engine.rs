@@ -60,10 +60,14 @@ impl Engine {
         key: &str,
         id: &str,
         args: &[String],
+        env: &[String],
         streams: Option<[OwnedFd; 3]>,
     ) -> io::Result<(i32, Option<OwnedFd>)> {
         let mut command = self.command(key);
         command.args(["exec", "--detach"]);
+        for entry in env {
+            command.args(["--env", entry]);
+        }
         if streams.is_none() {
             command.arg("--tty");
         }

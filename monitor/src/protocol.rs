@@ -34,8 +34,13 @@ pub enum Request {
     Resize { id: String, width: u16, height: u16 },
     /// Opens the log file anew (after it was renamed).
     ReopenLog { id: String },
-    /// Connects to the streams: descriptors stdin (may be `/dev/null`), stdout, stderr.
-    Attach { id: String },
+    /// Connects to the streams: descriptors stdin, stdout, stderr. Without `stdin` the first one is not read: its end is
+    /// not the end of the container's input.
+    Attach {
+        id: String,
+        #[serde(default = "yes")]
+        stdin: bool,
+    },
     /// Waits until the container has exited; answers `Exited`.
     Wait { id: String },
     /// Forgets a container that has exited and removes what the runtime holds of it.
@@ -72,11 +77,18 @@ pub struct Create {
 pub struct Exec {
     pub id: String,
     pub args: Vec<String>,
+    /// `NAME=value`, beside the environment of the container's process.
+    #[serde(default)]
+    pub env: Vec<String>,
     pub tty: bool,
     /// How long the start may take.
     pub deadline_ms: u64,
-    /// Kill the process after this time; 0 never.
+    /// Kill the process and what it has started after this time; 0 never.
     pub timeout_ms: u64,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// What a monitor answers.

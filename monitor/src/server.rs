@@ -298,14 +298,13 @@ impl Server {
         self.execs.push(Exec { pid, pidfd, client, deadline, timed_out: false });
     }
 
-    /// The client of an exec hung up: nobody reads the answer, so the process is killed, as containerd does.
+    /// The client of an exec hung up: nobody reads the answer, so it is killed, as containerd does.
     fn exec_client_gone(&mut self, n: usize) {
         if let Ok(Some(_)) = wire::receive::<serde_json::Value>(&self.execs[n].client) {
             return; // nothing is expected; ignored
         }
-        self.execs[n].deadline = None;
         let exec = self.execs.swap_remove(n);
-        let _ = pidfd_send_signal(&exec.pidfd, rustix::process::Signal::KILL);
+        exec.kill();
     }
 
     fn claim(&mut self, pid: i32) -> Option<i32> {
@@ -365,7 +364,7 @@ impl Server {
             if exec.deadline.is_some_and(|d| d <= now) {
                 exec.deadline = None;
                 exec.timed_out = true;
-                let _ = pidfd_send_signal(&exec.pidfd, rustix::process::Signal::KILL);
+                exec.kill();
             }
         }
         let directory = self.config.directory.clone();

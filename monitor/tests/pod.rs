@@ -108,6 +108,7 @@ impl Pod {
         let exec = Exec {
             id: id.into(),
             args: args.iter().map(ToString::to_string).collect(),
+            env: vec!["ADDED=by the request".into()],
             tty: false,
             deadline_ms: 30_000,
             timeout_ms,
@@ -194,8 +195,8 @@ fn exec_brings_output_and_exit_code() {
     let mut pod = Pod::new();
     let id = pod.create("exec", "sleep 1000", |_| ());
     pod.start(&id);
-    let (text, exit) = pod.exec(&id, &["sh", "-c", "echo hello; exit 7"], 0);
-    assert_eq!((text.as_str(), exit.code), ("hello\n", 7));
+    let (text, exit) = pod.exec(&id, &["sh", "-c", "echo hello $ADDED; exit 7"], 0);
+    assert_eq!((text.as_str(), exit.code), ("hello by the request\n", 7));
     let (text, exit) = pod.exec(&id, &["head", "-c", "3000000", "/dev/zero"], 0);
     assert_eq!((text.len(), exit.code), (3_000_000, 0));
     let before = Instant::now();
@@ -204,6 +205,7 @@ fn exec_brings_output_and_exit_code() {
     let missing = Exec {
         id: id.clone(),
         args: vec!["/no/such".into()],
+        env: vec![],
         tty: false,
         deadline_ms: 30_000,
         timeout_ms: 0,
@@ -212,6 +214,22 @@ fn exec_brings_output_and_exit_code() {
     let null = [null.as_fd(); 3];
     let error = pod.client.call(&Request::Exec(missing), &null, LONG).expect_err("no such program");
     assert!(error.to_string().contains("no such file"), "{error}");
+}
+
+/// What an exec leaves in the background, in its session or out of it, ends at its deadline: the pipe has no writer left.
+#[test]
+fn a_deadline_ends_what_an_exec_has_started() {
+    if skip("a_deadline_ends_what_an_exec_has_started") {
+        return;
+    }
+    let mut pod = Pod::new();
+    let id = pod.create("tree", "sleep 1000", |_| ());
+    pod.start(&id);
+    let before = Instant::now();
+    let script = "echo up; (sleep 900 & sleep 901) & busybox setsid sleep 902 & sleep 903";
+    let (text, exit) = pod.exec(&id, &["sh", "-c", script], 500);
+    assert_eq!((text.as_str(), exit.timed_out), ("up\n", true));
+    assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
 }
 
 #[test]
@@ -314,7 +332,7 @@ fn an_attached_client_talks_to_the_container() {
     let (in_read, in_write) = rustix::pipe::pipe().expect("pipe");
     let (out_read, out_write) = rustix::pipe::pipe().expect("pipe");
     let descriptors = [in_read.as_fd(), out_write.as_fd(), out_write.as_fd()];
-    pod.client.call(&Request::Attach { id: id.clone() }, &descriptors, LONG).expect("attach");
+    pod.client.call(&Request::Attach { id: id.clone(), stdin: true }, &descriptors, LONG).expect("attach");
     pod.start(&id);
     drop((in_read, out_write));
     File::from(in_write).write_all(b"typed\n").expect("type");
@@ -337,7 +355,7 @@ fn an_attached_client_loses_nothing_on_a_slow_way() {
     let (in_read, in_write) = rustix::pipe::pipe().expect("pipe");
     let (out_read, out_write) = rustix::pipe::pipe().expect("pipe");
     let descriptors = [in_read.as_fd(), out_write.as_fd(), out_write.as_fd()];
-    pod.client.call(&Request::Attach { id: id.clone() }, &descriptors, LONG).expect("attach");
+    pod.client.call(&Request::Attach { id: id.clone(), stdin: true }, &descriptors, LONG).expect("attach");
     drop((in_read, out_write));
     let typed: Vec<u8> =
         (0..SIZE).map(|n| if n % 80 == 79 { b'\n' } else { b'a' + (n % 26) as u8 }).collect();

@@ -36,8 +36,8 @@ impl Server {
                 let answer = self.reopen_log(&id);
                 reply(&client, &answer);
             }
-            Request::Attach { id } => {
-                let answer = self.attach(&id, descriptors);
+            Request::Attach { id, stdin } => {
+                let answer = self.attach(&id, stdin, descriptors);
                 reply(&client, &answer);
             }
             Request::Wait { id } => self.wait_for(&id, client),
@@ -86,10 +86,10 @@ impl Server {
         }
         self.count += 1;
         let key = format!("exec{}", self.count);
-        let (id, args) = (exec.id.clone(), exec.args.clone());
+        let (id, args, env) = (exec.id.clone(), exec.args.clone(), exec.env.clone());
         let job = Job::Exec { tty: exec.tty, timeout_ms: exec.timeout_ms };
         self.spawn(job, client, Duration::from_millis(exec.deadline_ms), move || {
-            engine.exec(&key, &id, &args, streams).map(Outcome::from)
+            engine.exec(&key, &id, &args, &env, streams).map(Outcome::from)
         });
     }
 
@@ -130,7 +130,7 @@ impl Server {
             .map_or(Reply::Done, |log| log.reopen().map_or_else(|e| failed("Kernel", &e), |()| Reply::Done))
     }
 
-    fn attach(&mut self, id: &str, descriptors: Vec<OwnedFd>) -> Reply {
+    fn attach(&mut self, id: &str, reads: bool, descriptors: Vec<OwnedFd>) -> Reply {
         let Some(container) = self.containers.get_mut(id) else { return no_container(id) };
         let Ok([stdin, stdout, stderr]) = <[OwnedFd; 3]>::try_from(descriptors) else {
             return failed("Invalid", &"attach needs three descriptors");
@@ -140,7 +140,7 @@ impl Server {
                 return failed("Kernel", &e);
             }
         }
-        container.attached.push(Attached::new(Some(stdin), stdout, stderr));
+        container.attached.push(Attached::new(reads.then_some(stdin), stdout, stderr));
         Reply::Done
     }
 
