@@ -1,12 +1,11 @@
 //! The daemon's side: one connection a request, blocking with a deadline. Call it off the async threads.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -87,15 +86,27 @@ impl AsFd for Pending {
     }
 }
 
+impl AsRawFd for Pending {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
 impl Pending {
-    /// The next answer if it is there, for callers that poll.
+    /// For an event loop: [`Pending::try_next`] when the descriptor is readable, in place of [`Pending::next`].
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        Ok(rustix::io::ioctl_fionbio(&self.socket, true)?)
+    }
+
+    /// The next answer, `None` when it has not come yet.
     pub fn try_next(&self) -> Result<Option<(Reply, Vec<OwnedFd>)>, Error> {
-        let mut list = [PollFd::new(&self.socket, PollFlags::IN)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        match rustix::event::poll(&mut list, Some(&now)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(None),
-            Ok(_) => self.next(None).map(Some),
-            Err(e) => Err(Error::Unreachable { path: self.path.clone(), source: e.into() }),
+        let fail = |source: io::Error| Error::Unreachable { path: self.path.clone(), source };
+        match wire::receive::<Reply>(&self.socket) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(fail(e)),
+            Ok(Some((Reply::Failed { kind, message }, _))) => Err(Error::Failed { kind, message }),
+            Ok(Some(answer)) => Ok(Some(answer)),
+            Ok(None) => Err(fail(io::Error::new(io::ErrorKind::ConnectionReset, "it hung up"))),
         }
     }
 
