@@ -1,6 +1,10 @@
 //! One group's directory by handle: reads and writes go by `openat`, so that a renamed path or a link cannot redirect them.
+//!
+//! A group that was made a moment ago is opened only where a handle is needed: most hierarchies of version 1 get one process
+//! and nothing else.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::cell::OnceCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -15,15 +19,39 @@ const READ_LIMIT: usize = 16 << 20;
 /// An open group.
 #[derive(Debug)]
 pub(super) struct Directory {
-    fd: OwnedFd,
+    fd: OnceCell<OwnedFd>,
     path: PathBuf,
 }
 
 impl Directory {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let directory = Self::made(path);
+        directory.fd()?;
+        Ok(directory)
+    }
+
+    /// A group that we have just made.
+    pub(super) fn made(path: &Path) -> Self {
+        Self { fd: OnceCell::new(), path: path.to_owned() }
+    }
+
+    /// The handle.
+    pub(super) fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        if let Some(fd) = self.fd.get() {
+            return Ok(fd.as_fd());
+        }
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::path("open", path, e))?;
-        Ok(Self { fd, path: path.to_owned() })
+        let fd = rustix::fs::open(&self.path, flags, Mode::empty())
+            .map_err(|e| Error::path("open", &self.path, e))?;
+        Ok(self.fd.get_or_init(|| fd).as_fd())
+    }
+
+    fn open_file(&self, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match self.fd.get() {
+            Some(fd) => rustix::fs::openat(fd, name, flags, Mode::empty()),
+            None => rustix::fs::open(self.path.join(name), flags, Mode::empty()),
+        }
     }
 
     /// Makes the group (0755 less the umask) unless it is there; tells whether it was made.
@@ -40,16 +68,13 @@ impl Directory {
     }
 
     pub(super) fn file(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Error> {
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        rustix::fs::openat(&self.fd, name, flags, Mode::empty())
-            .map_err(|e| Error::path("open", self.path.join(name), e))
+        self.open_file(name, flags).map_err(|e| Error::path("open", self.path.join(name), e))
     }
 
     /// Writes a value as one write(2), which is what the kernel's parsers expect.
     pub(super) fn write(&self, name: &str, value: &str) -> Result<(), Error> {
         let refused = |errno| Error::Write { path: self.path.join(name), value: value.to_owned(), errno };
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(refused)?;
+        let file = self.open_file(name, OFlags::WRONLY).map_err(refused)?;
         rustix::io::retry_on_intr(|| rustix::io::write(&file, value.as_bytes())).map_err(refused)?;
         Ok(())
     }
@@ -86,7 +111,8 @@ impl Directory {
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
-        rustix::fs::accessat(&self.fd, name, rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty()).is_ok()
+        let Ok(fd) = self.fd() else { return false };
+        rustix::fs::accessat(fd, name, rustix::fs::Access::EXISTS, rustix::fs::AtFlags::empty()).is_ok()
     }
 
     /// One unsigned number; `max` and negative numbers (v1's "no limit") are `u64::MAX`.
@@ -99,7 +125,7 @@ impl Directory {
     pub(super) fn children(&self) -> Result<Vec<PathBuf>, Error> {
         let refused = |errno| Error::path("read", &self.path, errno);
         let mut children = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(refused)? {
+        for entry in rustix::fs::Dir::read_from(self.fd()?).map_err(refused)? {
             let entry = match entry {
                 Ok(entry) => entry,
                 // Removed under our feet.
@@ -112,12 +138,6 @@ impl Directory {
             }
         }
         Ok(children)
-    }
-}
-
-impl AsFd for Directory {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 }
 

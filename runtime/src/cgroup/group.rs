@@ -1,7 +1,7 @@
 //! A container's group, made or found again.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxResources;
@@ -47,10 +47,8 @@ impl Cgroup {
             return Err(Error::Unsupported("the systemd cgroup driver is not supported".to_owned()));
         }
         let paths = make::make(plan)?;
-        let mut group = Self::load(paths, None)?;
-        group.limits.clone_from(&plan.limits);
-        group.devices = plan.devices.clone();
-        Ok(group)
+        let directories = paths.iter().map(|(name, path)| (name.clone(), Directory::made(path))).collect();
+        Ok(Self { paths, directories, limits: plan.limits.clone(), devices: plan.devices.clone() })
     }
 
     /// The group that a record describes.
@@ -90,7 +88,8 @@ impl Cgroup {
     /// The target of `CLONE_INTO_CGROUP`.
     #[must_use]
     pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {
-        self.directories.get("").map(AsFd::as_fd)
+        // Where it can't be opened the caller moves the process later, and hears why.
+        self.directories.get("")?.fd().ok()
     }
 
     /// The files into which the child writes `0`: on version 1 `tasks` of each hierarchy, the freezer last.
@@ -150,7 +149,7 @@ impl Cgroup {
         let Some(directory) = self.directories.get("").filter(|_| unified) else { return Ok(()) };
         let failed = |e: std::io::Error| Error::io("restrict devices of", directory.path(), &e);
         let program = bpf::load_device_program(&device_program::assemble(&self.devices)).map_err(failed)?;
-        bpf::attach_device_program(directory, &program, None).map_err(failed)
+        bpf::attach_device_program(directory.fd()?, &program, None).map_err(failed)
     }
 
     /// The directories.

@@ -1,5 +1,6 @@
 //! The processes of a group: listing, freezing, killing, and removing the group when they are gone.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -88,17 +89,7 @@ impl Cgroup {
     /// # Errors
     /// A group that stays busy.
     pub fn remove(&self) -> Result<(), Error> {
-        let start = Instant::now();
-        for path in self.paths.values() {
-            while let Err(error) = remove_tree(path) {
-                // Processes that were just killed leave the group a moment later.
-                if error.errno() != Some(Errno::BUSY) || start.elapsed() > PATIENCE {
-                    return Err(error);
-                }
-                pause();
-            }
-        }
-        Ok(())
+        remove_all(&self.paths, || {})
     }
 
     /// The hierarchy that lists the processes.
@@ -135,6 +126,25 @@ impl Cgroup {
             pause();
         }
     }
+}
+
+/// Removes groups and those below, deepest first. The kernel refuses one that has processes: `busy` may end them, and the
+/// last of them leaves a moment later.
+///
+/// # Errors
+/// A group that stays busy.
+pub fn remove_all(paths: &BTreeMap<String, PathBuf>, mut busy: impl FnMut()) -> Result<(), Error> {
+    let start = Instant::now();
+    for path in paths.values() {
+        while let Err(error) = remove_tree(path) {
+            if error.errno() != Some(Errno::BUSY) || start.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            busy();
+            pause();
+        }
+    }
+    Ok(())
 }
 
 /// A millisecond between two looks at a state that the kernel does not announce (version 1).

@@ -27,6 +27,7 @@ pub use device_program::Instruction;
 pub use error::Error;
 pub use group::{Cgroup, FreezerState, Stats};
 pub use host::HostCgroups;
+pub use life::remove_all;
 pub use oom::OomWatch;
 pub use plan::{CgroupPlan, plan};
 

@@ -33,6 +33,11 @@ impl Container {
         }
     }
 
+    /// A container whose record is at hand.
+    pub fn of(context: &Context, record: Record) -> Self {
+        Self { record, store: context.store() }
+    }
+
     /// The status by the kernel's word: the first process's identity, its start gate, its freezer.
     pub fn status(&self) -> Result<Status, Error> {
         let Some(identity) = &self.record.identity else { return Ok(Status::Creating) };

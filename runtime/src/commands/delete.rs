@@ -64,13 +64,13 @@ pub fn delete(context: &Context, id: &str, force: bool) -> Result<(), Error> {
         }
         Err(error) => return Err(error.into()),
     };
-    let container = Container::load(context, id)?;
+    let container = Container::of(context, record);
     let status = container.status()?;
     if !force && matches!(status, Status::Running | Status::Paused) {
         return Err(Error::Refused(format!("cannot delete container {id} that is not stopped: {status}")));
     }
     kill_all(context, &container, status)?;
-    destroy(context, dir, &record)
+    destroy(context, dir, &container.record)
 }
 
 /// What an interrupted `create` of `id` left is removed, so that a retry starts afresh. A `create` under way holds the
@@ -81,7 +81,6 @@ pub fn reclaim_half_created(context: &Context, id: &str) -> Result<(), Error> {
         Err(state::Error::HalfCreated { .. }) => Ok(dir.remove()?),
         Ok(record) if record.identity.is_none() => {
             context.log.warn(&format!("removing what an interrupted create of {id} left"));
-            let _ = group::kill(&record, libc::SIGKILL);
             remove_group(&record)?;
             Ok(dir.remove()?)
         }
@@ -106,10 +105,14 @@ fn kill_all(context: &Context, container: &Container, status: Status) -> Result<
         if !wait_exit(pidfd, KILL_DEADLINE) {
             return Err(Error::Refused("container init still running".to_owned()));
         }
-    } else if group::exists(&container.record) {
-        let _ = group::kill(&container.record, libc::SIGKILL);
     }
     Ok(())
+}
+
+/// Deletes a container whose first process the caller has just reaped; `record` is as good as the one on disk, which only
+/// `update` rewrites.
+pub fn delete_ended(context: &Context, dir: ContainerDir, record: &Record) -> Result<(), Error> {
+    destroy(context, dir, record)
 }
 
 fn destroy(context: &Context, dir: ContainerDir, record: &Record) -> Result<(), Error> {
@@ -122,7 +125,7 @@ fn destroy(context: &Context, dir: ContainerDir, record: &Record) -> Result<(), 
     Ok(dir.remove()?)
 }
 
-/// A group whose last process is dying answers EBUSY for some milliseconds.
+/// Processes that outlived the first one are killed; a group whose last process is dying answers EBUSY for some milliseconds.
 fn remove_group(record: &Record) -> Result<(), Error> {
     const ATTEMPTS: u32 = 100;
     let mut attempt = 0;

@@ -31,8 +31,9 @@ pub fn kill(record: &Record, signal: i32) -> Result<(), Error> {
     load(record)?.kill(signal)
 }
 
+/// Removes the groups; who is still in them is killed.
 pub fn remove(record: &Record) -> Result<(), Error> {
-    load(record)?.remove()
+    crate::cgroup::remove_all(&record.cgroup_paths, || drop(kill(record, libc::SIGKILL)))
 }
 
 pub fn exists(record: &Record) -> bool {

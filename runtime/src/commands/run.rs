@@ -6,7 +6,7 @@ use super::create::{
 use super::flags::{Flag, FlagKind, Parsed};
 use super::notify::{Bound, Notify};
 use super::{Arity, Context, Error, Verb, create, delete};
-use crate::launch::{self, CreateRequest};
+use crate::launch::{self, CreateRequest, Created, Held};
 use crate::sys::worker::fork_worker;
 
 pub const VERB: Verb = Verb {
@@ -44,31 +44,46 @@ fn run(context: &Context, words: &Parsed) -> Result<u8, Error> {
 fn run_unprefixed(context: &Context, words: &Parsed) -> Result<u8, Error> {
     let detach = words.is_on("detach");
     let request = prepare(context, words, !detach)?;
-    let created = launch::create(&request)?;
+    let (created, held) = launch::create_held(&request)?;
     if !detach && words.is_on("no-subreaper") {
         let _ = rustix::process::set_child_subreaper(None);
     }
-    let outcome = start_and_wait(context, &request, created, detach);
+    let started = start(context, &request, &created, &held);
+    // From here on other commands may have the container.
+    let Held { dir, record } = held;
+    let dir = dir.unlock();
+    let outcome = started.and_then(|notify| finish(context, created, notify, detach));
     // An error, or the end of a foreground container, takes the container along.
     if outcome.is_err() || (!detach && !words.is_on("keep")) {
         crate::fault::point("run.delete")?;
-        if let Err(error) = delete::delete(context, &request.id, true) {
+        let deleted = match dir.relock() {
+            Some(dir) if outcome.is_ok() => delete::delete_ended(context, dir, &record),
+            locked => {
+                drop(locked);
+                delete::delete(context, &request.id, true)
+            }
+        };
+        if let Err(error) = deleted {
             context.log.warn(&error.to_string());
         }
     }
     outcome
 }
 
-fn start_and_wait(
+fn start(
     context: &Context,
     request: &CreateRequest,
-    created: launch::Created,
-    detach: bool,
-) -> Result<u8, Error> {
+    created: &Created,
+    held: &Held,
+) -> Result<Option<Bound>, Error> {
     crate::fault::point("run.start")?;
     let bound = Notify::prepared(context, &request.id).map(Notify::bind).transpose()?;
-    launch::start(&request.root, &request.id)?;
-    if let Some(bound) = bound {
+    launch::start_held(held, created)?;
+    Ok(bound)
+}
+
+fn finish(context: &Context, created: Created, notify: Option<Bound>, detach: bool) -> Result<u8, Error> {
+    if let Some(bound) = notify {
         forward(context, bound, &created, detach)?;
     }
     if detach {
@@ -78,7 +93,7 @@ fn start_and_wait(
 }
 
 /// In the foreground a worker forwards, because the terminal and the signals need this process.
-fn forward(context: &Context, bound: Bound, created: &launch::Created, detach: bool) -> Result<(), Error> {
+fn forward(context: &Context, bound: Bound, created: &Created, detach: bool) -> Result<(), Error> {
     if detach {
         return bound.forward(&context.log, &created.pidfd, created.pid);
     }

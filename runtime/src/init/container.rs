@@ -92,11 +92,13 @@ fn descriptors(container: &Container, channel: &Channel) -> Vec<RawFd> {
 
 /// The second child goes on in our place, as our parent's child.
 fn second_clone(container: &mut Container, channel: &Channel, flags: u64) -> Result<Option<i32>, StepError> {
-    enter::clone_again(channel, flags, || rest(container, channel))
+    enter::clone_again(channel, flags, || {
+        container.program.open_proc()?;
+        rest(container, channel)
+    })
 }
 
 fn rest(container: &mut Container, channel: &Channel) -> Result<(), StepError> {
-    container.program.open_proc()?;
     fault("create.init.session")?;
     session(container)?;
     if container.namespaces.is_new(Kind::Net) {

@@ -9,7 +9,7 @@ use super::{StepError, shed};
 use crate::launch::channel::{Channel, Message};
 use crate::plan::namespaces::{Kind, Step};
 use crate::sys::clone::clone_parent;
-use crate::sys::namespaces;
+use crate::sys::{descriptors, namespaces};
 
 /// What the steps need beside the plan.
 #[derive(Debug, Default)]
@@ -27,8 +27,14 @@ pub struct Handles {
 impl Handles {
     /// Closes what was only for the way in: what is still open is within reach of the container's processes.
     pub fn close(&mut self) {
-        self.namespaces.clear();
-        self.tasks.clear();
+        let namespaces = std::mem::take(&mut self.namespaces).into_iter().map(|(_, fd)| fd);
+        descriptors::close_all(namespaces.chain(std::mem::take(&mut self.tasks)));
+    }
+}
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

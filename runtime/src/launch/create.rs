@@ -14,7 +14,7 @@ use super::channel::{Channel, Message};
 use super::deliver::{self, ListenerTarget};
 use super::group::Group;
 use super::handshake::{Handshake, Parent};
-use super::{CreateRequest, Created, Error, Stdio, handles, idmap, spawn};
+use super::{CreateRequest, Created, Error, Held, Stdio, handles, idmap, spawn};
 use crate::hooks::{self, Stage};
 use crate::init::container::{self, Container};
 use crate::init::net_devices::{self, NetDevice};
@@ -27,6 +27,7 @@ use crate::plan::{HostFacts, Problem, RootfsPlan, plan_rootfs};
 use crate::proc_self::ProcSelf;
 use crate::seccomp;
 use crate::state::{ContainerDir, Identity, Record, Store};
+use crate::sys::clone::Child;
 
 /// What the configuration comes to on this host.
 struct Plans {
@@ -37,7 +38,7 @@ struct Plans {
 }
 
 /// See [`super::create`].
-pub fn create(req: &CreateRequest) -> Result<Created, Error> {
+pub fn create(req: &CreateRequest) -> Result<(Created, Held), Error> {
     let own = ProcSelf::read();
     let facts = HostFacts::of(&own);
     let plans = plan(req, &facts)?;
@@ -52,7 +53,7 @@ pub fn create(req: &CreateRequest) -> Result<Created, Error> {
     }
     let mut undo = Undo::default();
     match make(req, plans, &own, &facts, &dir, &mut undo) {
-        Ok(created) => Ok(created),
+        Ok((created, record)) => Ok((created, Held { dir, record })),
         Err(error) => {
             undo.run();
             let _ = dir.remove();
@@ -123,7 +124,7 @@ fn make(
     facts: &HostFacts,
     dir: &ContainerDir,
     undo: &mut Undo,
-) -> Result<Created, Error> {
+) -> Result<(Created, Record), Error> {
     let mut record = Record::new(&req.id, &req.bundle, &plans.rootfs.root, &req.spec);
     record.rootless = req.rootless;
     let group = Group::create(req, &mut record, dir, own)?;
@@ -183,13 +184,14 @@ fn make(
     handshake.run(&mut creating)?;
     crate::fault::point("create.done")?;
     publish(req, handshake.child.pid, &handshake.child.pidfd)?;
-    Ok(Created { pid: handshake.child.pid, pidfd: handshake.child.pidfd, console: handshake.console })
+    let Child { pid, pidfd, .. } = handshake.child;
+    Ok((Created { pid, pidfd, console: handshake.console }, creating.record))
 }
 
 /// What the child needs of us before it may go on: its group after a fallback, OOM score, id maps.
 fn prepare_child(
     container: &Container,
-    child: &crate::sys::clone::Child,
+    child: &Child,
     group: &Group,
     oom_score_adj: Option<i32>,
     deny_groups: bool,

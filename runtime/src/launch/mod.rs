@@ -27,7 +27,7 @@ use oci_spec::runtime::{Hook, LinuxSeccomp, Spec};
 
 pub use create::listen_fds;
 pub use foreground::{Foreground, wait_foreground};
-pub use request::{CreateRequest, Created, Error, ExecRequest, Execed, Stdio};
+pub use request::{CreateRequest, Created, Error, ExecRequest, Execed, Held, Stdio};
 
 use crate::hooks::Stage;
 use crate::init::StepError;
@@ -41,7 +41,23 @@ pub const CACHE_DIR: &str = ".seccomp";
 /// # Errors
 /// See [`Error`]; nothing is left of a container that could not be created.
 pub fn create(req: &CreateRequest) -> Result<Created, Error> {
+    create::create(req).map(|(created, _)| created)
+}
+
+/// [`create`], with the container's lock and record in hand afterwards.
+///
+/// # Errors
+/// As for [`create`].
+pub fn create_held(req: &CreateRequest) -> Result<(Created, Held), Error> {
     create::create(req)
+}
+
+/// [`start`] of a container that was just created: nothing is looked up again.
+///
+/// # Errors
+/// As for [`start`].
+pub fn start_held(held: &Held, created: &Created) -> Result<(), Error> {
+    start::open(&held.dir, &held.record, &created.pidfd)
 }
 
 /// Opens the start gate of container `id` below the state directory `root` and runs its poststart hooks.

@@ -8,6 +8,7 @@ use oci_spec::runtime::{Process, Spec};
 use crate::cgroup;
 use crate::error::{ErrorKind, Kind};
 use crate::init::StepError;
+use crate::state::{ContainerDir, Record};
 
 /// Where the process's standard streams come from.
 #[derive(Debug, Default)]
@@ -61,6 +62,15 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// The terminal's master in foreground mode.
     pub console: Option<OwnedFd>,
+}
+
+/// The lock and the record of a container just created, for a caller that starts it at once.
+#[derive(Debug)]
+pub struct Held {
+    /// Its directory, locked.
+    pub dir: ContainerDir,
+    /// Its record, as it is on disk.
+    pub record: Record,
 }
 
 /// A process to run in a container.

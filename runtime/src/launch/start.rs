@@ -13,7 +13,7 @@ use super::Error;
 use super::create::record_error;
 use crate::hooks::{self, Stage};
 use crate::init::StepError;
-use crate::state::{Record, Store};
+use crate::state::{ContainerDir, Record, Store};
 
 /// See [`super::start`].
 pub fn start(root: &Path, id: &str) -> Result<(), Error> {
@@ -21,13 +21,18 @@ pub fn start(root: &Path, id: &str) -> Result<(), Error> {
     let record = dir.load().map_err(record_error)?;
     let pidfd = record.identity.as_ref().map(|i| i.open().map_err(record_error)).transpose()?.flatten();
     let pidfd = pidfd.ok_or_else(|| Error::State("cannot start a container that has stopped".to_owned()))?;
+    open(&dir, &record, &pidfd)
+}
+
+/// Opens the gate of the container whose lock the caller holds.
+pub fn open(dir: &ContainerDir, record: &Record, pidfd: &OwnedFd) -> Result<(), Error> {
     let fifo = dir.exec_fifo();
     crate::fault::point("start.gate")?;
-    open_gate(&fifo, &pidfd)?;
+    open_gate(&fifo, pidfd)?;
     crate::fault::point("start.opened")?;
     // Gone before the hooks: a second start must fail.
     rustix::fs::unlink(&fifo).map_err(|e| StepError::os("remove", fifo.display(), e))?;
-    poststart(&record, &pidfd)
+    poststart(record, pidfd)
 }
 
 fn open_gate(fifo: &Path, pidfd: &OwnedFd) -> Result<(), Error> {

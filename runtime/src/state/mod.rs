@@ -23,7 +23,7 @@ pub use identity::Identity;
 pub use record::{
     CgroupDriverRecord, Namespace, Record, RecordConfig, SPEC_VERSION, Status, VERSION, namespace_key,
 };
-pub use store::{ContainerDir, Store};
+pub use store::{ContainerDir, Store, UnlockedDir};
 
 use std::path::PathBuf;
 

@@ -33,6 +33,10 @@ pub struct ContainerDir {
     fd: OwnedFd,
 }
 
+/// A container's directory without its lock: open, so that no other one can be taken for it.
+#[derive(Debug)]
+pub struct UnlockedDir(ContainerDir);
+
 impl Store {
     /// Makes the root directory where it is missing (0711: others may pass, not read), and opens the store.
     pub fn open(root: &Path) -> Result<Self, Error> {
@@ -183,6 +187,25 @@ impl ContainerDir {
     }
 }
 
+impl ContainerDir {
+    /// Gives the lock back; the directory stays known.
+    #[must_use]
+    pub fn unlock(self) -> UnlockedDir {
+        let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
+        UnlockedDir(self)
+    }
+}
+
+impl UnlockedDir {
+    /// Takes the lock again, or `None` where another command holds it or the directory was removed meanwhile.
+    #[must_use]
+    pub fn relock(self) -> Option<ContainerDir> {
+        let Self(dir) = self;
+        rustix::fs::flock(&dir.fd, FlockOperation::NonBlockingLockExclusive).ok()?;
+        is_current(&dir.fd, &dir.path).then_some(dir)
+    }
+}
+
 fn open_dir(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     match rustix::fs::open(path, flags, Mode::empty()) {
@@ -270,6 +293,21 @@ mod tests {
         let store = Store::open(root.path()).unwrap();
         drop(store.create_dir("c").unwrap());
         drop(store.try_lock("c").unwrap());
+    }
+
+    #[test]
+    fn a_lock_is_taken_again_only_of_the_same_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let unlocked = store.create_dir("c").unwrap().unlock();
+        let other = store.try_lock("c").unwrap();
+        assert!(unlocked.relock().is_none(), "somebody else has it");
+        let unlocked = other.unlock();
+        let dir = unlocked.relock().unwrap();
+        let unlocked = dir.unlock();
+        store.try_lock("c").unwrap().remove().unwrap();
+        drop(store.create_dir("c").unwrap());
+        assert!(unlocked.relock().is_none(), "it is another one");
     }
 
     #[test]

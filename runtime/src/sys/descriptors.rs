@@ -1,7 +1,7 @@
 //! Which descriptors a process has: closing all but some, and taking over inherited ones.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::check;
 
@@ -23,6 +23,16 @@ pub fn close_all_but(first: RawFd, keep: &mut Vec<RawFd>) -> io::Result<()> {
         from = fd + 1;
     }
     close_range(from, u32::MAX)
+}
+
+/// Closes descriptors that were opened one after the other with one call for each run of numbers.
+pub fn close_all(descriptors: impl IntoIterator<Item = OwnedFd>) {
+    let mut numbers: Vec<u32> = descriptors.into_iter().map(|fd| fd.into_raw_fd().unsigned_abs()).collect();
+    numbers.sort_unstable();
+    for run in numbers.chunk_by(|a, b| a + 1 == *b) {
+        // As with every close: there is nobody to tell, and nothing to do about it.
+        let _ = close_range(run[0], run[run.len() - 1]);
+    }
 }
 
 /// Marks every descriptor from `first` on close-on-exec.
@@ -81,7 +91,7 @@ pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
 }
 
 fn close_range(from: u32, to: u32) -> io::Result<()> {
-    // SAFETY: the caller is a child that uses none of these descriptors any more.
+    // SAFETY: the caller owns these descriptors, or is a child that uses none of them any more.
     let result = unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
     match check(result) {
         Ok(_) => Ok(()),
@@ -113,6 +123,22 @@ mod tests {
     use crate::sys::clone::{CloneArgs, clone_child};
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     use std::os::fd::{AsFd, AsRawFd};
+
+    #[test]
+    fn closes_runs_and_nothing_between_them() {
+        let files: Vec<OwnedFd> = (0..6).map(|_| std::fs::File::open("/").unwrap().into()).collect();
+        let child = clone_child(CloneArgs::default(), || {
+            let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+            let kept = numbers[2];
+            // The child's copies are the only ones that it may close.
+            let owned = numbers.iter().filter(|fd| **fd != kept).map(|fd| adopt(*fd).unwrap());
+            close_all(owned.collect::<Vec<_>>());
+            i32::from(numbers.iter().all(|fd| is_open(*fd) == (*fd == kept)))
+        })
+        .unwrap();
+        let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap().unwrap();
+        assert_eq!(status.exit_status(), Some(1));
+    }
 
     #[test]
     fn closes_all_but_the_kept_ones() {

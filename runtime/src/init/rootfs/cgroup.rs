@@ -4,7 +4,7 @@
 //! container's own directories are bound. This runs after the process has joined its groups.
 
 use super::bind::check_target;
-use super::tree::{Filesystem, Target, Tree};
+use super::tree::{Filesystem, Refusal, Target, Tree, attach_at, clone_path};
 use crate::init::StepError;
 use crate::plan::mounts::MountPlan;
 use crate::plan::{RootfsPlan, V1Hierarchy};
@@ -84,16 +84,15 @@ fn mount_v1(
     let own = if plan.cgroup_namespace { Vec::new() } else { own_cgroups()? };
     for hierarchy in hierarchies {
         let name = hierarchy.mountpoint.file_name().unwrap_or(OsStr::new("cgroup"));
-        let path = target.path.join(name);
-        let refused = |e| StepError::os("create mountpoint for", path.display(), e);
-        let slot = make_slot(tree, &top, name, &path).map_err(refused)?;
+        let slot = Slot { top: &top, name, path: target.path.join(name) };
+        slot.make().map_err(|e| StepError::os("create mountpoint for", slot.path.display(), e))?;
         if plan.cgroup_namespace {
             mount_hierarchy(tree, hierarchy, mount, &slot)?;
         } else {
             bind_hierarchy(tree, hierarchy, &own, mount, &slot)?;
         }
         link_controllers(&top, hierarchy, name)
-            .map_err(|e| StepError::os("link controllers of", path.display(), e))?;
+            .map_err(|e| StepError::os("link controllers of", slot.path.display(), e))?;
     }
     // The tmpfs itself stays writable also with `ro`, as under runc: services make directories for their own mounts.
     Ok(top)
@@ -109,20 +108,35 @@ fn propagate(
         .map_err(|e| StepError::os("change propagation of", mount.destination.display(), e))
 }
 
-/// The directory of a hierarchy on the tmpfs that we have just made: no path is resolved.
-fn make_slot(tree: &Tree, top: &OwnedFd, name: &OsStr, path: &Path) -> Result<Target, Errno> {
-    rustix::fs::mkdirat(top, name, Mode::from_raw_mode(0o755))?;
-    let fd = super::path::open_nofollow(top, name)?;
-    debug_assert!(tree.path_of(&fd).is_ok());
-    Ok(Target { fd, path: path.to_owned() })
+/// The directory of a hierarchy on the tmpfs that we have just made: nobody else knows it, no path is resolved.
+struct Slot<'a> {
+    top: &'a OwnedFd,
+    name: &'a OsStr,
+    /// Its path in the container.
+    path: PathBuf,
+}
+
+impl Slot<'_> {
+    fn make(&self) -> Result<(), Errno> {
+        rustix::fs::mkdirat(self.top, self.name, Mode::from_raw_mode(0o755))
+    }
+
+    fn attach(&self, mount: &OwnedFd) -> Result<(), Errno> {
+        attach_at(mount, self.top, self.name)
+    }
+
+    /// As a target, for mount(2).
+    fn target(&self) -> Result<Target, Errno> {
+        Ok(Target { fd: super::path::open_nofollow(self.top, self.name)?, path: self.path.clone() })
+    }
 }
 
 fn mount_hierarchy(
     tree: &Tree,
     hierarchy: &V1Hierarchy,
     mount: &MountPlan,
-    slot: &Target,
-) -> Result<OwnedFd, StepError> {
+    slot: &Slot<'_>,
+) -> Result<(), StepError> {
     // runc shows `systemd` as the source of that hierarchy and `cgroup` for all others.
     let named_systemd = hierarchy.controllers.iter().any(|c| c == "name=systemd");
     let fs = Filesystem {
@@ -132,7 +146,14 @@ fn mount_hierarchy(
         data: hierarchy.controllers.clone(),
         label: None,
     };
-    tree.mount(&fs, slot).map_err(|r| r.at("mount cgroup on", slot.path.display()))
+    let mounted = match tree.detached(&fs) {
+        Ok(Some(mount)) => slot.attach(&mount).map_err(Refusal::from),
+        Ok(None) => {
+            slot.target().map_err(Refusal::from).and_then(|target| tree.mount(&fs, &target).map(drop))
+        }
+        Err(refusal) => Err(refusal),
+    };
+    mounted.map_err(|r| r.at("mount cgroup on", slot.path.display()))
 }
 
 fn bind_hierarchy(
@@ -140,7 +161,7 @@ fn bind_hierarchy(
     hierarchy: &V1Hierarchy,
     own: &[(Vec<String>, PathBuf)],
     mount: &MountPlan,
-    slot: &Target,
+    slot: &Slot<'_>,
 ) -> Result<(), StepError> {
     let Some((_, group)) = own.iter().find(|(controllers, _)| same_set(controllers, &hierarchy.controllers))
     else {
@@ -149,7 +170,18 @@ fn bind_hierarchy(
     // In a container the host's mount shows only a part of the hierarchy.
     let below = group.strip_prefix(&hierarchy.root).or_else(|_| group.strip_prefix("/")).unwrap_or(group);
     let source = hierarchy.mountpoint.join(below);
-    let fd = bind(tree, &source, mount.options.flags | MountFlags::REC, slot).map_err(|e| {
+    let flags = mount.options.flags | MountFlags::REC;
+    let bound = if tree.api.open_tree && tree.api.setattr {
+        // With its flags before it can be seen.
+        clone_path(&source, true).and_then(|fd| {
+            flag_bind(tree, &fd, flags)?;
+            slot.attach(&fd)?;
+            Ok(fd)
+        })
+    } else {
+        slot.target().and_then(|target| bind(tree, &source, flags, &target))
+    };
+    let fd = bound.map_err(|e| {
         StepError::os("bind mount", format!("{} on {}", source.display(), slot.path.display()), e)
     })?;
     for flags in &mount.options.propagation {
@@ -161,11 +193,17 @@ fn bind_hierarchy(
 fn bind(tree: &Tree, source: &Path, flags: MountFlags, target: &Target) -> Result<OwnedFd, Errno> {
     let from = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let fd = tree.bind(from.as_fd(), flags.contains(MountFlags::REC), target)?;
+    flag_bind(tree, &fd, flags)?;
+    Ok(fd)
+}
+
+/// What the mount has may be locked: then it is kept.
+fn flag_bind(tree: &Tree, fd: &OwnedFd, flags: MountFlags) -> Result<(), Errno> {
     let named = flags - (MountFlags::BIND | MountFlags::REC);
     if !named.is_empty() && tree.set_flags(fd.as_fd(), named).is_err() {
         tree.set_flags(fd.as_fd(), named | super::tree::current_flags(fd.as_fd())?)?;
     }
-    Ok(fd)
+    Ok(())
 }
 
 /// Controllers mounted together get a link each: `cpu` → `cpu,cpuacct`.

@@ -5,11 +5,11 @@ use super::procfs::has_magic;
 use super::tree::{Target, Tree};
 use crate::init::StepError;
 use crate::plan::devices::{DeviceNode, DevicesPlan, NodeType};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 /// `UNIX98_PTY_SLAVE_MAJOR` and its eight numbers, `linux/major.h`.
@@ -18,8 +18,9 @@ const PTY_SLAVE_MAJORS: std::ops::RangeInclusive<u32> = 136..=143;
 /// Makes the nodes and links of the plan.
 pub(super) fn make_devices(tree: &Tree, plan: &DevicesPlan) -> Result<(), StepError> {
     // So that modes need no second call.
+    let mut places = Places { tree, last: None };
     let umask = rustix::process::umask(Mode::empty());
-    let made = plan.nodes.iter().try_for_each(|node| make_node(tree, node, plan.bind));
+    let made = plan.nodes.iter().try_for_each(|node| make_node(&mut places, node, plan.bind));
     rustix::process::umask(umask);
     made?;
     for (path, target) in &plan.links {
@@ -27,20 +28,40 @@ pub(super) fn make_devices(tree: &Tree, plan: &DevicesPlan) -> Result<(), StepEr
             continue;
         }
         let replace = path == Path::new("/dev/ptmx");
-        make_link(tree, path, target, replace).map_err(|e| StepError::os("make link", path.display(), e))?;
+        make_link(&mut places, path, target, replace)
+            .map_err(|e| StepError::os("make link", path.display(), e))?;
     }
     Ok(())
 }
 
-fn make_node(tree: &Tree, node: &DeviceNode, bind: bool) -> Result<(), StepError> {
-    let refused = |errno| StepError::os("make device", node.path.display(), errno);
-    let (directory, name) = tree.root.make_parent(&node.path).map_err(refused)?;
-    if bind {
-        return bind_node(tree, node, &directory, &name);
+/// Directories of nodes and links, nearly all of them `/dev`: looked up once as long as it stays the same.
+struct Places<'a> {
+    tree: &'a Tree,
+    last: Option<(PathBuf, OwnedFd)>,
+}
+
+impl Places<'_> {
+    fn directory(&mut self, path: &Path) -> Result<&OwnedFd, Errno> {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let (_, directory) = match self.last.take().filter(|(last, _)| last == parent) {
+            Some(same) => self.last.insert(same),
+            None => self.last.insert((parent.to_owned(), self.tree.root.make_directory(parent)?.fd)),
+        };
+        Ok(directory)
     }
-    match mknod(tree, node, &directory, &name) {
+}
+
+fn make_node(places: &mut Places<'_>, node: &DeviceNode, bind: bool) -> Result<(), StepError> {
+    let refused = |errno| StepError::os("make device", node.path.display(), errno);
+    let name = node.path.file_name().ok_or(Errno::INVAL).map_err(refused)?;
+    let tree = places.tree;
+    let directory = places.directory(&node.path).map_err(refused)?;
+    if bind {
+        return bind_node(tree, node, directory, name);
+    }
+    match mknod(tree, node, directory, name) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(Errno::PERM) => bind_node(tree, node, &directory, &name),
+        Err(Errno::PERM) => bind_node(tree, node, directory, name),
         Err(errno) => Err(refused(errno)),
     }
 }
@@ -57,8 +78,13 @@ fn mknod(tree: &Tree, node: &DeviceNode, directory: &OwnedFd, name: &OsStr) -> R
     let mode = Mode::from_raw_mode(node.mode);
     let number = rustix::fs::makedev(node.number.0, node.number.1);
     rustix::fs::mknodat(directory, name, kernel_type(node), mode, number)?;
+    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let as_planned = stat.st_mode & 0o7777 == node.mode && (stat.st_uid, stat.st_gid) == (node.uid, node.gid);
+    if as_planned && is_node(node, &stat) {
+        return Ok(());
+    }
     let made = open_nofollow(directory, name)?;
-    if !is_node(node, made.as_fd())? {
+    if !is_node(node, &rustix::fs::fstat(&made)?) {
         return Err(Errno::STALE);
     }
     // A default ACL took something away.
@@ -69,11 +95,10 @@ fn mknod(tree: &Tree, node: &DeviceNode, directory: &OwnedFd, name: &OsStr) -> R
     rustix::fs::chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
 }
 
-fn is_node(node: &DeviceNode, fd: BorrowedFd<'_>) -> Result<bool, Errno> {
-    let stat = rustix::fs::fstat(fd)?;
+fn is_node(node: &DeviceNode, stat: &Stat) -> bool {
     let same_number =
         node.node_type == NodeType::Fifo || stat.st_rdev == rustix::fs::makedev(node.number.0, node.number.1);
-    Ok(FileType::from_raw_mode(stat.st_mode) == kernel_type(node) && same_number)
+    FileType::from_raw_mode(stat.st_mode) == kernel_type(node) && same_number
 }
 
 /// Binds the host's node: a user namespace may not make any.
@@ -81,7 +106,7 @@ fn bind_node(tree: &Tree, node: &DeviceNode, directory: &OwnedFd, name: &OsStr) 
     let refused = |errno| StepError::os("bind device", node.path.display(), errno);
     let source =
         rustix::fs::open(&node.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(refused)?;
-    if !is_node(node, source.as_fd()).map_err(refused)? {
+    if !is_node(node, &rustix::fs::fstat(&source).map_err(refused)?) {
         let (major, minor) = node.number;
         let cause = format!("the host's node is not device {major}:{minor}");
         return Err(StepError::why("bind device", node.path.display(), cause));
@@ -104,15 +129,16 @@ fn file_target(tree: &Tree, directory: &OwnedFd, name: &OsStr) -> Result<Target,
     tree.target(fd)
 }
 
-fn make_link(tree: &Tree, path: &Path, target: &Path, replace: bool) -> Result<(), Errno> {
-    let (directory, name) = tree.root.make_parent(path)?;
+fn make_link(places: &mut Places<'_>, path: &Path, target: &Path, replace: bool) -> Result<(), Errno> {
+    let name = path.file_name().ok_or(Errno::INVAL)?;
+    let directory = places.directory(path)?;
     if replace {
-        match rustix::fs::unlinkat(&directory, &name, AtFlags::empty()) {
+        match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno),
         }
     }
-    match rustix::fs::symlinkat(target, &directory, &name) {
+    match rustix::fs::symlinkat(target, directory, name) {
         Err(Errno::EXIST) if !replace => Ok(()),
         answer => answer,
     }
@@ -149,18 +175,20 @@ pub(super) fn open_null(tree: &Tree) -> Result<OwnedFd, StepError> {
 pub(super) fn reopen_null(tree: &Tree) -> Result<(), StepError> {
     let refused = |errno| StepError::os("reopen", "/dev/null", errno);
     let handle = open_null(tree)?;
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let null = tree
-        .procfs
-        .with_path(handle.as_fd(), |path| rustix::fs::open(path, flags, Mode::empty()))
-        .map_err(refused)?;
-    if is_char_device(rustix::stdio::stdin(), 1, 3).unwrap_or(false) {
+    let is_null = |stream: BorrowedFd<'_>| is_char_device(stream, 1, 3).unwrap_or(false);
+    let nulls = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
+        .map(|stream| is_null(stream));
+    if nulls == [false; 3] {
+        return Ok(());
+    }
+    let null = tree.procfs.reopen(handle.as_fd(), OFlags::RDWR).map_err(refused)?;
+    if nulls[0] {
         rustix::stdio::dup2_stdin(&null).map_err(refused)?;
     }
-    if is_char_device(rustix::stdio::stdout(), 1, 3).unwrap_or(false) {
+    if nulls[1] {
         rustix::stdio::dup2_stdout(&null).map_err(refused)?;
     }
-    if is_char_device(rustix::stdio::stderr(), 1, 3).unwrap_or(false) {
+    if nulls[2] {
         rustix::stdio::dup2_stderr(&null).map_err(refused)?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use super::bind::{check_target, mount_bind};
 use super::cgroup::mount_cgroup;
 use super::copy_up::copy_directory;
-use super::path::{file_type, open_nofollow};
+use super::path::{Found, file_type, open_nofollow};
 use super::tree::{Filesystem, Refusal, Target, Tree, attach};
 use crate::init::StepError;
 use crate::plan::RootfsPlan;
@@ -92,6 +92,11 @@ fn mount_pseudo(tree: &Tree, plan: &RootfsPlan, mount: &MountPlan) -> Result<Own
 
 fn ordinary_directory(tree: &Tree, mount: &MountPlan) -> Result<Target, StepError> {
     let refused = no_mountpoint(mount);
+    if let Ok(Found { fd, path: Some(path) }) = tree.root.find(&mount.destination)
+        && file_type(&fd).map_err(&refused)? == FileType::Directory
+    {
+        return Ok(Target { fd, path });
+    }
     let (parent, name) = tree.root.make_parent(&mount.destination).map_err(&refused)?;
     match rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => {}
@@ -117,10 +122,11 @@ fn bind_sysfs(tree: &Tree, mount: &MountPlan, target: &Target) -> Result<OwnedFd
 
 fn mount_tmpfs(tree: &Tree, plan: &RootfsPlan, mount: &MountPlan) -> Result<OwnedFd, StepError> {
     let refused = no_mountpoint(mount);
-    let found = tree.root.open(&mount.destination);
     let mut fs = describe(mount, plan.mount_label.as_deref());
-    if let Ok(existing) = &found {
-        // The mode of what is covered, unless the options name another one.
+    let named = fs.data.iter().flat_map(|data| data.split(',')).any(|option| option.starts_with("mode="));
+    let covered = if named { None } else { tree.root.open(&mount.destination).ok() };
+    // The mode of what is covered, unless the options name another one.
+    if let Some(existing) = &covered {
         let mode = rustix::fs::fstat(existing).map_err(&refused)?.st_mode & 0o7777;
         fs.data.insert(0, format!("mode={mode:04o}"));
     }

@@ -108,7 +108,7 @@ pub fn pivot(plan: &RootfsPlan, handles: &mut RootfsHandles) -> Result<(), StepE
     if plan.devices.enabled {
         dev::reopen_null(tree)?;
     }
-    if let Some(cwd) = &plan.cwd {
+    if let Some(cwd) = plan.cwd.as_ref().filter(|cwd| cwd.as_os_str() != "/") {
         tree.root
             .make_directory(cwd)
             .map_err(|e| StepError::os("make working directory", cwd.display(), e))?;

@@ -10,7 +10,7 @@ use rustix::io::{Errno, Result};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 /// Links followed in one look-up, like the kernel.
 const MAX_LINKS: usize = 40;
@@ -24,6 +24,20 @@ enum Missing {
     Fail,
     MakeDirectory,
     MakeFile,
+}
+
+/// What a look-up found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) fd: OwnedFd,
+    /// Its path below the root, where it is known because no link was followed.
+    pub(super) path: Option<PathBuf>,
+}
+
+impl From<OwnedFd> for Found {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd, path: None }
+    }
 }
 
 /// A directory that stands for `/`.
@@ -43,31 +57,71 @@ impl InRoot {
 
     /// An O_PATH handle of what `path` names; a link at the end is followed, magic links never.
     pub(super) fn open(&self, path: &Path) -> Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        self.find(path).map(|found| found.fd)
+    }
+
+    /// [`Self::open`] that also tells the path of what it found, where that costs nothing.
+    pub(super) fn find(&self, path: &Path) -> Result<Found> {
+        self.find_as(path, OFlags::empty())
+    }
+
+    /// Most paths lead through no link: then the kernel's answer to `NO_SYMLINKS` says that the path is the real one.
+    fn find_as(&self, path: &Path, kind: OFlags) -> Result<Found> {
+        if let Some(plain) = plain_path(path) {
+            match self.openat2(path, kind, ResolveFlags::NO_SYMLINKS) {
+                Some(Err(Errno::LOOP)) => {}
+                Some(answer) => return answer.map(|fd| Found { fd, path: Some(plain) }),
+                None => return self.walk(path, Missing::Fail).map(Found::from),
+            }
+        }
+        match self.openat2(path, kind, ResolveFlags::empty()) {
+            Some(answer) => answer.map(Found::from),
+            None => self.walk(path, Missing::Fail).map(Found::from),
+        }
+    }
+
+    /// `None` where the kernel, or whatever filters it, has no openat2.
+    fn openat2(&self, path: &Path, kind: OFlags, more: ResolveFlags) -> Option<Result<OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | kind;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
         for _ in 0..MAX_RETRIES {
             match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
                 Err(Errno::AGAIN) => {}
-                Err(Errno::NOSYS | Errno::PERM) => break,
-                answer => return answer,
+                Err(Errno::NOSYS | Errno::PERM) => return None,
+                answer => return Some(answer),
             }
         }
-        self.walk(path, Missing::Fail)
+        None
     }
 
     /// The directory `path`, made with its parents where missing.
-    pub(super) fn make_directory(&self, path: &Path) -> Result<OwnedFd> {
-        let directory = match self.open(path) {
-            Err(Errno::NOENT) => self.walk(path, Missing::MakeDirectory)?,
+    pub(super) fn make_directory(&self, path: &Path) -> Result<Found> {
+        let found = match self.find_as(path, OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => match self.make_last_directory(path) {
+                Some(made) => return Ok(made),
+                None => self.walk(path, Missing::MakeDirectory)?.into(),
+            },
+            // The kernel has looked at the type.
+            Ok(found) if found.path.is_some() => return Ok(found),
             answer => answer?,
         };
-        if file_type(&directory)? == FileType::Directory { Ok(directory) } else { Err(Errno::NOTDIR) }
+        if file_type(&found.fd)? == FileType::Directory { Ok(found) } else { Err(Errno::NOTDIR) }
+    }
+
+    /// The usual case: only the last name is missing. `None` is for everything else.
+    fn make_last_directory(&self, path: &Path) -> Option<Found> {
+        let plain = plain_path(path)?;
+        let parent = self.find_as(plain.parent()?, OFlags::DIRECTORY).ok().filter(|p| p.path.is_some())?;
+        let name = plain.file_name()?;
+        rustix::fs::mkdirat(&parent.fd, name, Mode::from_raw_mode(0o755)).ok()?;
+        let fd = rustix::fs::openat(&parent.fd, name, HANDLE | OFlags::DIRECTORY, Mode::empty()).ok()?;
+        Some(Found { fd, path: Some(plain) })
     }
 
     /// The file `path`, made empty (0644) with its parents where missing.
-    pub(super) fn make_file(&self, path: &Path) -> Result<OwnedFd> {
-        match self.open(path) {
-            Err(Errno::NOENT) => self.walk(path, Missing::MakeFile),
+    pub(super) fn make_file(&self, path: &Path) -> Result<Found> {
+        match self.find(path) {
+            Err(Errno::NOENT) => self.walk(path, Missing::MakeFile).map(Found::from),
             answer => answer,
         }
     }
@@ -75,7 +129,7 @@ impl InRoot {
     /// The directory that holds `path`, made where missing, and the last name, which is not looked at.
     pub(super) fn make_parent(&self, path: &Path) -> Result<(OwnedFd, OsString)> {
         let name = path.file_name().ok_or(Errno::INVAL)?.to_owned();
-        Ok((self.make_directory(path.parent().unwrap_or(Path::new("/")))?, name))
+        Ok((self.make_directory(path.parent().unwrap_or(Path::new("/")))?.fd, name))
     }
 
     fn walk(&self, path: &Path, missing: Missing) -> Result<OwnedFd> {
@@ -116,6 +170,19 @@ impl Missing {
     fn for_parent(self) -> Self {
         if self == Self::Fail { Self::Fail } else { Self::MakeDirectory }
     }
+}
+
+/// The path as the kernel would name it if no component is a link; `None` with `..` in it.
+fn plain_path(path: &Path) -> Option<PathBuf> {
+    let mut plain = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => plain.push(name),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(plain)
 }
 
 fn reversed_names(path: &Path) -> Vec<OsString> {

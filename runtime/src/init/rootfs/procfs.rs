@@ -41,6 +41,11 @@ impl Procfs {
         Ok(PathBuf::from(OsString::from_vec(link.into_bytes())))
     }
 
+    /// Opens the file behind `fd` once more, with other flags.
+    pub(super) fn reopen(&self, fd: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
+        rustix::fs::openat(&self.root, link_name(fd), flags | OFlags::CLOEXEC, Mode::empty())
+    }
+
     /// Calls `act` with a path that leads to the file behind `fd`, relative to procfs as the working directory.
     pub(super) fn with_path<T>(
         &self,

@@ -74,9 +74,9 @@ pub(super) fn mask_directory(
 
 /// The target at `path`, links followed in the container; `None` where nothing is there.
 fn existing(tree: &Tree, path: &Path) -> Result<Option<Target>, Errno> {
-    match tree.root.open(path) {
+    match tree.root.find(path) {
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno),
-        Ok(fd) => tree.target(fd).map(Some),
+        Ok(found) => tree.target(found).map(Some),
     }
 }

@@ -2,14 +2,14 @@
 
 use super::path::InRoot;
 use super::procfs::Procfs;
-use super::tree::{Tree, attach, clone_path};
+use super::tree::{Tree, attach, clone_tree};
 use crate::init::StepError;
 use crate::plan::RootfsPlan;
 use crate::sys::mount::MountApi;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 type Propagation = MountPropagationFlags;
@@ -27,10 +27,14 @@ pub(super) fn prepare_root(plan: &RootfsPlan, detached: Option<OwnedFd>) -> Resu
     }
     let flags = plan.propagation.unwrap_or(Propagation::DOWNSTREAM | Propagation::REC);
     rustix::mount::mount_change("/", flags).map_err(|e| StepError::os("change propagation of", "/", e))?;
-    unshare_parent(&root_path, flags)?;
+    // Done, where that was for all mounts.
+    if !(flags.contains(Propagation::REC) && flags.intersects(Propagation::DOWNSTREAM | Propagation::PRIVATE))
+    {
+        unshare_parent(&root_path, flags)?;
+    }
     let mounted = match detached {
         Some(mount) => attach(&mount, &plain).map(|()| mount),
-        None => bind_itself(&root_path, api),
+        None => bind_itself(&root_path, &plain, api),
     };
     let mounted = mounted.map_err(|e| StepError::os("mount root filesystem", plan.root.display(), e))?;
     Ok(Tree { root: InRoot::new(mounted), root_path, procfs, api })
@@ -55,10 +59,10 @@ fn unshare_parent(root: &Path, propagation: Propagation) -> Result<(), StepError
     }
 }
 
-fn bind_itself(root: &Path, api: MountApi) -> Result<OwnedFd, Errno> {
+fn bind_itself(root: &Path, handle: &OwnedFd, api: MountApi) -> Result<OwnedFd, Errno> {
     if api.open_tree {
-        let clone = clone_path(root, true)?;
-        attach(&clone, open_directory(root)?)?;
+        let clone = clone_tree(handle.as_fd(), true)?;
+        attach(&clone, handle)?;
         return Ok(clone);
     }
     rustix::mount::mount_bind_recursive(root, root)?;

@@ -3,7 +3,7 @@
 //! With the new mount API a mount is made detached, configured, then moved onto a handle: no path is looked up twice.
 //! Where the kernel or a filter lacks a part of that API, mount(2) does it through a verified procfs.
 
-use super::path::{InRoot, file_type};
+use super::path::{Found, InRoot, file_type};
 use super::procfs::Procfs;
 use crate::init::StepError;
 use crate::plan::mount_options::{MS_REMOUNT, attributes, super_flags};
@@ -74,9 +74,10 @@ impl Tree {
         path.strip_prefix(&self.root_path).map(|p| Path::new("/").join(p)).map_err(|_| Errno::XDEV)
     }
 
-    /// Makes a target of a handle.
-    pub(super) fn target(&self, fd: OwnedFd) -> Result<Target, Errno> {
-        let path = self.path_of(&fd)?;
+    /// Makes a target of what was found or of a handle.
+    pub(super) fn target(&self, found: impl Into<Found>) -> Result<Target, Errno> {
+        let Found { fd, path } = found.into();
+        let path = path.map_or_else(|| self.path_of(&fd), Ok)?;
         Ok(Target { fd, path })
     }
 
@@ -204,12 +205,12 @@ impl Tree {
 
     /// A target for a bind of a directory or of anything else; what exists must not be a directory over a file.
     pub(super) fn bind_target(&self, path: &Path, source: BorrowedFd<'_>) -> Result<Target, Errno> {
-        let fd = if file_type(source)? == FileType::Directory {
+        let found = if file_type(source)? == FileType::Directory {
             self.root.make_directory(path)?
         } else {
             self.root.make_file(path)?
         };
-        self.target(fd)
+        self.target(found)
     }
 }
 
@@ -261,6 +262,11 @@ fn kernel_message(context: &OwnedFd) -> Option<String> {
 pub(super) fn attach<M: AsFd, T: AsFd>(mount: M, target: T) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(mount, "", target, "", flags)
+}
+
+/// Moves a detached mount onto `name` in a directory that nobody else can change; a link is not followed.
+pub(super) fn attach_at<M: AsFd, D: AsFd>(mount: M, directory: D, name: &OsStr) -> Result<(), Errno> {
+    rustix::mount::move_mount(mount, "", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 /// A detached clone of the mount tree at a handle.
