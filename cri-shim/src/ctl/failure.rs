@@ -28,6 +28,10 @@ impl Failure {
         Self { text: format!("{action}: {error}"), hint: None, kind: ErrorKind::from_io(error) }
     }
 
+    pub(super) fn of_kind(kind: ErrorKind, text: impl Into<String>) -> Self {
+        Self { text: text.into(), hint: None, kind }
+    }
+
     pub(super) fn usage(text: impl Into<String>) -> Self {
         Self { text: text.into(), hint: None, kind: ErrorKind::Invalid }
     }

@@ -1,4 +1,4 @@
-//! `coraclectl inspect`.
+//! `coraclectl inspect`: pods and containers where a daemon answers, images anyway.
 
 use std::process::ExitCode;
 
@@ -11,24 +11,35 @@ use super::{Cli, output};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Name, id, or the beginning of an id
-    #[arg(required = true, value_name = "IMAGE")]
-    images: Vec<String>,
+    /// Pod, container or image: its name, or the beginning of its id
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
 }
 
 pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, Failure> {
-    let store = cli.store()?;
+    let node = cli.node().ok();
     let inspect = |name: &String| {
-        let image = store.image(name)?;
-        let mut value = summary(&store, &image);
-        value["layers"] = image.record.layers.iter().map(|layer| describe(&store, layer)).collect();
-        let config = store.blob(&image.record.id)?;
-        value["config"] = serde_json::from_slice(&config).unwrap_or(Value::Null);
-        Ok(value)
+        let on_node = node.as_ref().map(|node| super::node::inspect::inspect(node, name));
+        match on_node {
+            Some(Err(failure)) if !failure.is_not_found() => Err(failure),
+            Some(Ok(value)) => Ok(value),
+            _ => image(cli, name),
+        }
     };
-    let values = args.images.iter().map(inspect).collect::<Result<Vec<_>, Failure>>()?;
+    let values = args.names.iter().map(inspect).collect::<Result<Vec<_>, Failure>>()?;
     output::json(&values);
     Ok(ExitCode::SUCCESS)
+}
+
+fn image(cli: &Cli, name: &str) -> Result<Value, Failure> {
+    let store = cli.store()?;
+    let image = store.image(name)?;
+    let mut value = summary(&store, &image);
+    value["kind"] = json!("image");
+    value["layers"] = image.record.layers.iter().map(|layer| describe(&store, layer)).collect();
+    let config = store.blob(&image.record.id)?;
+    value["config"] = serde_json::from_slice(&config).unwrap_or(Value::Null);
+    Ok(value)
 }
 
 /// What lists and inspection both tell.

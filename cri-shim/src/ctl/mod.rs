@@ -1,6 +1,7 @@
 //! `coraclectl`: one verb a file. Parses, dispatches, and turns what failed into a text, a hint and an exit code.
 //!
-//! Works without a daemon: locks in the store keep commands and a running daemon apart.
+//! What concerns images works without a daemon: locks in the store keep commands and a running daemon apart. What
+//! concerns pods (`node`) asks the daemon over its socket.
 
 mod failure;
 mod fsck;
@@ -8,6 +9,7 @@ mod gc;
 mod images;
 mod import;
 mod inspect;
+mod node;
 mod output;
 mod progress;
 mod pull;
@@ -25,9 +27,17 @@ use coracle_image_store::{Store, store};
 
 use failure::Failure;
 
-/// Manage Coracle's images and run containers from them.
+/// Look at what runs on this node, and manage its images.
 ///
-/// A first look around:
+/// Pods, with a running coracled:
+///   coraclectl pods                               pods, their state and addresses
+///   coraclectl ps -a                              containers, also those that ended
+///   coraclectl logs -f POD                        what a container writes
+///   coraclectl exec POD CMD                       run a command in it
+///   coraclectl run-pod pod.yaml                   start a Kubernetes Pod manifest without Kubernetes
+///   coraclectl rm -f POD                          end and remove it
+///
+/// Images, with or without coracled:
 ///   coraclectl pull docker.io/library/busybox     fetch an image
 ///   coraclectl run busybox echo hello             run a command in it
 ///   coraclectl images                             list what is there
@@ -35,14 +45,24 @@ use failure::Failure;
 #[derive(Parser)]
 #[command(name = "coraclectl", version, verbatim_doc_comment, propagate_version = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 access denied, 5 registry \
-unavailable, 6 damaged, 7 disk full or another limit met. `run` gives the exit code of the command that it ran, or 125 \
-where it could not run it."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 access denied, 5 registry or \
+daemon unavailable, 6 damaged, 7 disk full or another limit met. `run` and `exec` give the exit code of the command that they ran; `run` \
+125 where it could not run it."
 )]
 struct Cli {
     /// Directory of images and layers
     #[arg(long, global = true, value_name = "DIR", default_value = store::DEFAULT_ROOT, env = "CORACLE_ROOT")]
     root: PathBuf,
+
+    /// The daemon's socket
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        default_value = "/run/coracle/coracled.sock",
+        env = "CORACLE_SOCKET"
+    )]
+    socket: PathBuf,
 
     /// Say more (-v, -vv): what is tried again and why, which mirror was passed over
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -54,12 +74,30 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// List pods
+    Pods(node::pods::Args),
+    /// List containers
+    Ps(node::ps::Args),
+    /// Print what a container wrote
+    Logs(node::logs::Args),
+    /// Run a command in a container
+    Exec(node::exec::Args),
+    /// Start a pod from a Kubernetes Pod manifest
+    RunPod(node::run_pod::Args),
+    /// Stop pods or containers
+    Stop(node::stop::Args),
+    /// Remove pods or containers
+    Rm(node::rm::Args),
+    /// Show what happens to containers, as it happens
+    Events(node::events::Args),
+    /// Show what containers use of processor, memory and disk
+    Stats(node::stats::Args),
     /// Fetch an image from a registry
     Pull(pull::Args),
     /// List the images in the store
     #[command(visible_alias = "ls")]
     Images(images::Args),
-    /// Show everything known about an image, as JSON
+    /// Show everything known about pods, containers or images, as JSON
     Inspect(inspect::Args),
     /// Remove names of images; an image goes with its last name
     Rmi(rmi::Args),
@@ -81,6 +119,15 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     output::log(cli.verbose);
     let result = match &cli.verb {
+        Verb::Pods(args) => node::pods::run(&cli, args),
+        Verb::Ps(args) => node::ps::run(&cli, args),
+        Verb::Logs(args) => node::logs::run(&cli, args),
+        Verb::Exec(args) => node::exec::run(&cli, args),
+        Verb::RunPod(args) => node::run_pod::run(&cli, args),
+        Verb::Stop(args) => node::stop::run(&cli, args),
+        Verb::Rm(args) => node::rm::run(&cli, args),
+        Verb::Events(args) => node::events::run(&cli, args),
+        Verb::Stats(args) => node::stats::run(&cli, args),
         Verb::Pull(args) => pull::run(&cli, args),
         Verb::Images(args) => images::run(&cli, args),
         Verb::Inspect(args) => inspect::run(&cli, args),
@@ -97,6 +144,10 @@ pub fn main() -> ExitCode {
 impl Cli {
     fn store(&self) -> Result<Store, Failure> {
         Ok(Store::open(&self.root, Choice::default())?)
+    }
+
+    fn node(&self) -> Result<node::Node, Failure> {
+        node::Node::connect(&self.socket)
     }
 }
 
