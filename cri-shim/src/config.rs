@@ -1,5 +1,6 @@
 //! The daemon's configuration: embedded defaults, a TOML file, flags; each later one wins.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -19,6 +20,8 @@ pub struct Config {
     pub state: PathBuf,
     /// The gRPC socket.
     pub socket: PathBuf,
+    /// Where pods' network namespaces are pinned: what Multus, Cilium and Istio mount.
+    pub netns: PathBuf,
     /// Who connects pods.
     pub network: NetworkKind,
     /// Of the embedded network.
@@ -29,6 +32,16 @@ pub struct Config {
     pub cgroup_driver: CgroupDriver,
     /// Address and port of the streaming server; port 0 lets the kernel choose.
     pub stream: std::net::SocketAddr,
+    /// Further runtimes by the name that RuntimeClass gives as its handler; the empty name is `coracle` itself.
+    pub runtimes: BTreeMap<String, RuntimeHandler>,
+}
+
+/// A `[runtimes.NAME]` table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuntimeHandler {
+    /// A binary with runc's command line; none is `coracle`.
+    pub path: Option<PathBuf>,
 }
 
 /// Who connects pods.
@@ -73,11 +86,13 @@ impl Default for Config {
             root: coracle_image_store::store::DEFAULT_ROOT.into(),
             state: "/run/coracle".into(),
             socket: "/run/coracle/coracled.sock".into(),
+            netns: crate::network::netns::DIRECTORY.into(),
             network: NetworkKind::default(),
             embedded: EmbeddedConfig::default(),
             cni: CniConfig::default(),
             cgroup_driver: CgroupDriver::default(),
             stream: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            runtimes: BTreeMap::new(),
         }
     }
 }
@@ -103,6 +118,15 @@ impl Config {
         Self::parse(&text).map_err(|source| Error::Parse { path: path.into(), source: Box::new(source) })
     }
 
+    /// The handler of that name; the empty name is always there.
+    #[must_use]
+    pub fn handler(&self, name: &str) -> Option<RuntimeHandler> {
+        match self.runtimes.get(name) {
+            None if name.is_empty() => Some(RuntimeHandler::default()),
+            found => found.cloned(),
+        }
+    }
+
     fn parse(text: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(text)
     }
@@ -116,6 +140,14 @@ mod tests {
     fn what_is_not_named_keeps_its_default() {
         let config = Config::parse("root = \"/srv/images\"").expect("valid");
         assert_eq!(config, Config { root: "/srv/images".into(), ..Config::default() });
+    }
+
+    #[test]
+    fn handlers_are_named() {
+        let config = Config::parse("[runtimes.runc]\npath = \"/usr/sbin/runc\"").expect("valid");
+        assert_eq!(config.handler("runc").and_then(|h| h.path), Some("/usr/sbin/runc".into()));
+        assert_eq!(config.handler(""), Some(RuntimeHandler::default()));
+        assert_eq!(config.handler("kata"), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 
 use crate::config::{Config, NetworkKind};
 use crate::network::{self, Network};
+use crate::pods::Joins;
 use crate::record::{self, Records};
 
 /// Events that a slow reader may lag behind before it loses some.
@@ -26,6 +27,8 @@ pub struct Daemon {
     pub puller: Puller,
     pub records: Records,
     pub network: Network,
+    /// RunPodSandbox calls under way.
+    pub(crate) joins: Joins,
     pub events: broadcast::Sender<ContainerEventResponse>,
     /// Of the running kernel: what another boot left has no processes.
     pub boot: String,
@@ -73,6 +76,7 @@ impl Daemon {
         Ok(Self {
             records: Records::open(&config.root)?,
             programs,
+            joins: Joins::default(),
             store: puller.store().clone(),
             puller,
             network,

@@ -7,6 +7,7 @@
 pub mod bundle;
 pub mod console;
 pub mod container;
+pub mod cri;
 pub mod images;
 pub mod inside;
 pub mod leaks;

@@ -135,11 +135,8 @@ fn bad_requests_have_the_right_code() {
         let mut client = RuntimeServiceClient::new(daemon.channel().await);
         let version = client.version(VersionRequest::default()).await.unwrap().into_inner();
         assert_eq!((version.runtime_name.as_str(), version.runtime_api_version.as_str()), ("coracle", "v1"));
-        // Pods are not served yet: the status must say so, lest a kubelet places pods here.
-        let status = client.status(StatusRequest::default()).await.unwrap().into_inner().status.unwrap();
-        assert!(status.conditions.iter().all(|c| !c.status && !c.message.is_empty()));
         let run = client.run_pod_sandbox(RunPodSandboxRequest::default()).await.unwrap_err();
-        assert_eq!(run.code(), Code::Unimplemented);
+        assert_eq!(run.code(), Code::InvalidArgument);
     });
 }
 

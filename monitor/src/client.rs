@@ -3,11 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::protocol::{Reply, Request};
 use crate::wire;
@@ -29,7 +29,7 @@ pub enum Error {
 /// A pod's monitor, by its directory.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    directory: PathBuf,
 }
 
 /// A connection on which more answers follow.
@@ -42,7 +42,7 @@ pub struct Pending {
 impl Client {
     #[must_use]
     pub fn new(directory: &Path) -> Self {
-        Self { socket: directory.join("monitor.sock") }
+        Self { directory: directory.to_owned() }
     }
 
     /// Sends a request and waits for its first answer.
@@ -63,7 +63,7 @@ impl Client {
 
     /// Sends a request; the answers are read from what is returned.
     pub fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<Pending, Error> {
-        let fail = |source: io::Error| Error::Unreachable { path: self.socket.clone(), source };
+        let fail = |source: io::Error| Error::Unreachable { path: self.directory.clone(), source };
         let connect = || -> io::Result<OwnedFd> {
             let socket = rustix::net::socket_with(
                 AddressFamily::UNIX,
@@ -71,12 +71,13 @@ impl Client {
                 SocketFlags::CLOEXEC,
                 None,
             )?;
-            rustix::net::connect(&socket, &SocketAddrUnix::new(&self.socket)?)?;
+            let (address, _directory) = wire::address(&self.directory)?;
+            rustix::net::connect(&socket, &address)?;
             Ok(socket)
         };
         let socket = connect().map_err(fail)?;
         wire::send(&socket, request, descriptors).map_err(fail)?;
-        Ok(Pending { socket, path: self.socket.clone() })
+        Ok(Pending { socket, path: self.directory.clone() })
     }
 }
 
@@ -122,24 +123,28 @@ impl Pending {
     }
 }
 
-/// Starts a monitor and waits until its socket is bound.
-pub fn spawn(binary: &Path, directory: &Path, runtime: &Path) -> io::Result<Child> {
+/// Starts a monitor and waits until its socket is bound. It goes on in the background, as nobody's child: neither the end of
+/// its starter nor that of a terminal reaches it. What it has to say goes to `DIRECTORY/monitor.log`.
+pub fn spawn(binary: &Path, directory: &Path, runtime: &Path) -> io::Result<()> {
     use std::io::Read;
-    let mut child = Command::new(binary)
-        .arg("--directory")
-        .arg(directory)
-        .arg("--runtime")
-        .arg(runtime)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .map_err(|e| io::Error::new(e.kind(), format!("run {}: {e}", binary.display())))?;
+    let fail = |path: &Path, e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    std::fs::create_dir_all(directory).map_err(|e| fail(directory, e))?;
+    let log = directory.join("monitor.log");
+    let stderr = std::fs::File::create(&log).map_err(|e| fail(&log, e))?;
+    let mut command = Command::new(binary);
+    command.arg("--directory").arg(directory).arg("--runtime").arg(runtime);
+    // Nothing of the daemon's environment is a container's business; runtimes look up hooks and newuidmap by PATH.
+    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+    let mut child = command.spawn().map_err(|e| fail(binary, e))?;
     let mut told = [0u8; 1];
     let ready = child.stdout.take().map(|mut out| out.read(&mut told));
-    if matches!(ready, Some(Ok(1))) {
-        return Ok(child);
-    }
     let status = child.wait()?;
-    Err(io::Error::other(format!("{} ended before it was ready: {status}", binary.display())))
+    if matches!(ready, Some(Ok(1))) {
+        return Ok(());
+    }
+    let mut text = String::new();
+    let _ = std::fs::File::open(&log).and_then(|file| file.take(1000).read_to_string(&mut text));
+    let text = text.trim();
+    Err(io::Error::other(format!("{} ended before it was ready ({status}): {text}", binary.display())))
 }

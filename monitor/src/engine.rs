@@ -3,7 +3,7 @@
 //! Everything here runs inside a worker and may block; the monitor bounds it.
 
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -105,10 +105,15 @@ impl Engine {
         let console = match &streams {
             Some(_) => None,
             None => {
-                let path = self.scratch.join(format!("{}.tty", &key[..key.len().min(16)]));
+                // By descriptor: an address holds 107 bytes only.
+                let name = format!("{}.tty", &key[..key.len().min(16)]);
+                let path = self.scratch.join(&name);
                 let _ = std::fs::remove_file(&path);
-                command.arg("--console-socket").arg(&path);
-                Some((UnixListener::bind(&path)?, path))
+                let scratch = std::fs::File::open(&self.scratch)?;
+                let address = format!("/proc/{}/fd/{}/{name}", std::process::id(), scratch.as_raw_fd());
+                let listener = UnixListener::bind(&address)?;
+                command.arg("--console-socket").arg(address);
+                Some((listener, path, scratch))
             }
         };
         command.args(rest);
@@ -116,7 +121,7 @@ impl Engine {
         let pid = std::fs::read_to_string(&pid_file)?;
         let _ = std::fs::remove_file(&pid_file);
         let pid = pid.trim().parse().map_err(|_| io::Error::other(format!("pid file says {pid:?}")))?;
-        let Some((listener, path)) = console else { return Ok((pid, None)) };
+        let Some((listener, path, _scratch)) = console else { return Ok((pid, None)) };
         let (socket, _) = listener.accept()?;
         let _ = std::fs::remove_file(path);
         let master = wire::receive_descriptor(&socket)?;

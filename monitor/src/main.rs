@@ -17,7 +17,10 @@ fn main() -> ExitCode {
 
 fn run() -> std::io::Result<()> {
     let config = parse(std::env::args().skip(1))?;
-    // A session of its own: a signal to the daemon's process group must not reach the pod.
+    // Not the daemon's child, in a session of its own: neither its end nor a signal to its group reaches the pod.
+    if coracle_runtime::sys::worker::continue_in_background()? {
+        return Ok(());
+    }
     let _ = rustix::process::setsid();
     let mut server = Server::bind(config)?;
     announce()?;

@@ -12,7 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, kill_process_group, pidfd_open, pidfd_send_signal};
 
 use crate::container::{Attached, Container};
@@ -75,11 +75,11 @@ impl Server {
         std::fs::create_dir_all(config.directory.join("work"))?;
         // Whoever made it and under which umask: pid files and sockets in it are nobody else's.
         std::fs::set_permissions(&config.directory, std::fs::Permissions::from_mode(0o700))?;
-        let path = config.directory.join("monitor.sock");
-        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_file(config.directory.join(wire::SOCKET));
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        rustix::net::bind(&listener, &SocketAddrUnix::new(&path)?)?;
+        let (address, _directory) = wire::address(&config.directory)?;
+        rustix::net::bind(&listener, &address)?;
         rustix::net::listen(&listener, 64)?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let mut mask = SigSet::empty();
@@ -109,7 +109,7 @@ impl Server {
             self.reap();
             self.expire(Instant::now());
         }
-        std::fs::remove_file(self.config.directory.join("monitor.sock"))
+        std::fs::remove_file(self.config.directory.join(wire::SOCKET))
     }
 
     /// Polls; outputs come last, so that indices of what came before stay true while they are handled.

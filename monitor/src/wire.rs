@@ -2,16 +2,30 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    SendFlags, SocketAddrUnix, recvmsg, sendmsg,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::protocol::{MAX_DESCRIPTORS, MAX_MESSAGE};
+
+/// Name of the monitor's socket in its directory.
+pub(crate) const SOCKET: &str = "monitor.sock";
+
+/// The address of the socket in `directory`, through a descriptor that has to be kept open while it is used: an address
+/// holds 107 bytes only, which a deep directory and a container's id exceed.
+pub(crate) fn address(directory: &Path) -> io::Result<(SocketAddrUnix, OwnedFd)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))?;
+    Ok((address, directory))
+}
 
 /// Sends one message with its descriptors.
 pub fn send(socket: impl AsFd, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {

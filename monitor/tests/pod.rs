@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use coracle_monitor::client::{self, Client, Error};
 use coracle_monitor::exits;
-use coracle_monitor::protocol::{Create, Exec, Exit, Reply, Request};
+use coracle_monitor::protocol::{Create, Exec, Exit, Reply, Request, VERSION};
 use serde_json::json;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -46,7 +46,6 @@ fn monitor_binary() -> PathBuf {
 struct Pod {
     directory: tempfile::TempDir,
     client: Client,
-    monitor: Child,
     ids: Vec<String>,
 }
 
@@ -56,8 +55,8 @@ impl Pod {
     }
 
     fn with(directory: tempfile::TempDir, runtime: &Path) -> Self {
-        let monitor = client::spawn(&monitor_binary(), directory.path(), runtime).expect("monitor");
-        Self { client: Client::new(directory.path()), directory, monitor, ids: Vec::new() }
+        client::spawn(&monitor_binary(), directory.path(), runtime).expect("monitor");
+        Self { client: Client::new(directory.path()), directory, ids: Vec::new() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -135,10 +134,18 @@ impl Drop for Pod {
             let _ = self.client.request(&Request::Wait { id: id.clone() }, LONG);
             let _ = self.client.request(&Request::Delete { id: id.clone() }, LONG);
         }
+        let Ok(Reply::Hello { pid, .. }) = self.client.request(&Request::Hello { version: VERSION }, LONG)
+        else {
+            return;
+        };
+        let pid = rustix::process::Pid::from_raw(pid).expect("pid");
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("pidfd");
         if self.client.request(&Request::Shutdown, LONG).is_err() {
-            let _ = self.monitor.kill();
+            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         }
-        let _ = self.monitor.wait();
+        let mut list = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+        let _ = rustix::event::poll(&mut list, Some(&limit));
     }
 }
 

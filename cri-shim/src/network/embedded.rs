@@ -1,5 +1,6 @@
 //! The embedded network: a bridge, addresses from one subnet, masquerading, host ports. No plugin is executed.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -67,12 +68,26 @@ impl Embedded {
     /// The namespace's end deletes the veth; here only what is outside of it: ports, lease, and the host's end of a pair
     /// whose other end never reached the pod.
     pub(super) async fn detach(&self, pod: &PodRef) -> Result<(), Error> {
-        for address in self.addresses_of(&pod.id)? {
+        self.give_back(&pod.id).await
+    }
+
+    async fn give_back(&self, sandbox: &str) -> Result<(), Error> {
+        for address in self.addresses_of(sandbox)? {
             nat::remove_all_to(&self.bridge, address).await?;
         }
-        let (host, _) = veth_names(&pod.id);
+        let (host, _) = veth_names(sandbox);
         Links::open()?.delete(&host).await?;
-        self.leases.release(&pod.id)
+        self.leases.release(sandbox)
+    }
+
+    /// Frees the addresses, ports and interfaces of sandboxes that no record knows.
+    pub(super) async fn sweep(&self, known: &BTreeSet<String>) -> Result<(), Error> {
+        for (address, holder) in self.leases.list()?.into_iter().filter(|(_, holder)| !known.contains(holder))
+        {
+            tracing::info!(%address, sandbox = holder, "address of a pod that is gone, freed");
+            self.give_back(&holder).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn problem(&self) -> Option<String> {

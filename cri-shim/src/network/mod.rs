@@ -12,6 +12,7 @@ pub mod netns;
 
 pub use embedded::{Embedded, EmbeddedConfig};
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -95,6 +96,14 @@ impl Network {
         match self {
             Self::Embedded(net) => net.detach(pod).await,
             Self::Cni(cni) => cni.del(pod, attachment).await,
+        }
+    }
+
+    /// Gives back what belongs to no sandbox of `known`. Plugins keep their own books.
+    pub async fn sweep(&self, known: &BTreeSet<String>) -> Result<(), Error> {
+        match self {
+            Self::Embedded(net) => net.sweep(known).await,
+            Self::Cni(_) => Ok(()),
         }
     }
 

@@ -1,63 +1,57 @@
 //! Pod sandboxes.
+//!
+//! ```text
+//! run ──▶ intend (record) ─▶ namespaces ─▶ cgroup ─▶ network ─▶ files ─▶ monitor ─▶ ready
+//! stop ─▶ not ready ─▶ containers ─▶ init ─▶ network        remove ─▶ … ─▶ monitor ─▶ pins, mounts, cgroup, directory ─▶ record
+//! ```
+//! A record names everything before it is made, so that `teardown` needs nothing but the record, whether a step failed,
+//! the daemon was killed or the client asks. Every change holds the sandbox's turn.
+
+mod cgroup;
+mod error;
+mod files;
+mod init;
+mod joins;
+mod monitor;
+mod pins;
+mod plan;
+mod recover;
+mod run;
+mod service;
+mod status;
+mod teardown;
+mod user;
 
 use std::sync::Arc;
 
-use k8s_cri::v1::*;
-use tonic::Status;
+use k8s_cri::v1::{ContainerEventResponse, ContainerEventType};
 
-use crate::containers;
+pub(crate) use error::Error;
+pub(crate) use joins::Joins;
+pub use recover::recover;
+pub use run::run;
+pub use service::{service_status, update_runtime_config};
+pub(crate) use status::status_of;
+pub use status::{list, status};
+pub use teardown::{remove, stop};
+
 use crate::daemon::Daemon;
+use crate::record::{Entry, Sandbox, SandboxState};
 
-/// Finds out what became of what an earlier daemon left; nothing is served before.
-pub async fn recover(_daemon: &Arc<Daemon>) {}
-
-pub async fn service_status(
-    _daemon: &Arc<Daemon>,
-    _request: StatusRequest,
-) -> Result<StatusResponse, Status> {
-    Err(Status::unimplemented("not served by this version of coracled"))
+/// The sandbox that a client means by an id or its beginning; one that is being made is not there yet.
+pub(crate) fn find(daemon: &Daemon, id: &str) -> Option<Entry<Sandbox>> {
+    daemon.records.sandboxes.find(id).filter(|entry| entry.read().state != SandboxState::Creating)
 }
 
-pub async fn update_runtime_config(
-    _daemon: &Arc<Daemon>,
-    _request: UpdateRuntimeConfigRequest,
-) -> Result<UpdateRuntimeConfigResponse, Status> {
-    Err(Status::unimplemented("not served by this version of coracled"))
-}
-
-pub async fn run(
-    _daemon: &Arc<Daemon>,
-    _request: RunPodSandboxRequest,
-) -> Result<RunPodSandboxResponse, Status> {
-    Err(Status::unimplemented("not served by this version of coracled"))
-}
-
-pub async fn stop(
-    daemon: &Arc<Daemon>,
-    request: StopPodSandboxRequest,
-) -> Result<StopPodSandboxResponse, Status> {
-    containers::stop_all(daemon, &request.pod_sandbox_id).await?;
-    Err(Status::unimplemented("not served by this version of coracled"))
-}
-
-pub async fn remove(
-    daemon: &Arc<Daemon>,
-    request: RemovePodSandboxRequest,
-) -> Result<RemovePodSandboxResponse, Status> {
-    containers::remove_all(daemon, &request.pod_sandbox_id).await?;
-    Err(Status::unimplemented("not served by this version of coracled"))
-}
-
-pub async fn status(
-    _daemon: &Arc<Daemon>,
-    _request: PodSandboxStatusRequest,
-) -> Result<PodSandboxStatusResponse, Status> {
-    Err(Status::unimplemented("not served by this version of coracled"))
-}
-
-pub async fn list(
-    _daemon: &Arc<Daemon>,
-    _request: ListPodSandboxRequest,
-) -> Result<ListPodSandboxResponse, Status> {
-    Err(Status::unimplemented("not served by this version of coracled"))
+/// Tells those who listen of a change of the sandbox itself.
+fn event(daemon: &Arc<Daemon>, entry: &Entry<Sandbox>, kind: ContainerEventType) {
+    let sandbox = entry.read();
+    // An error says that nobody listens.
+    let _ = daemon.events.send(ContainerEventResponse {
+        container_id: sandbox.id.clone(),
+        container_event_type: kind as i32,
+        created_at: run::now(),
+        pod_sandbox_status: Some(status_of(&sandbox)),
+        containers_statuses: Vec::new(),
+    });
 }

@@ -72,6 +72,14 @@ impl<T: Record> Entry<T> {
         *value = changed;
         Ok(())
     }
+
+    /// Changes the object and writes it. Memory is changed even where the disk is full: for facts that happened whatever
+    /// the disk says, and that a restart learns from elsewhere (an exit, from the monitor's record).
+    pub fn establish(&self, change: impl FnOnce(&mut T)) -> Result<(), Error> {
+        let mut value = self.inner.value.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut value);
+        write(&self.inner.directory, &*value)
+    }
 }
 
 /// The objects of one kind.

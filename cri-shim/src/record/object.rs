@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use coracle_runtime::state::Identity;
 use k8s_cri::v1::{ContainerConfig, PodSandboxConfig};
 use serde::{Deserialize, Serialize};
 
@@ -46,9 +47,17 @@ pub struct Sandbox {
     pub ipcns: Option<PathBuf>,
     pub utsns: Option<PathBuf>,
     pub pidns: Option<PathBuf>,
+    /// Owns the other namespaces, where the pod has a user namespace.
+    pub userns: Option<PathBuf>,
+    /// First process of a shared PID namespace; 0 where there is none.
+    pub init_pid: i32,
     /// In the form of the runtime's `cgroupsPath`, up to the container's own part.
     pub cgroup_parent: String,
+    /// We have made that group, with the pod's limits, and remove it.
+    pub cgroup_made: bool,
     pub monitor_pid: i32,
+    /// Who it is beyond its number.
+    pub monitor: Option<Identity>,
     /// Why it is not ready, where that is not a stop.
     pub message: String,
 }

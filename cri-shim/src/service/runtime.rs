@@ -59,6 +59,17 @@ service! {
             Ok(Response::new(events::subscribe(&self.daemon)))
         }
 
+        /// Spawns its work itself: it has to know whether the client is still there at the end.
+        async fn run_pod_sandbox(
+            &self,
+            request: Request<RunPodSandboxRequest>,
+        ) -> Result<Response<RunPodSandboxResponse>, Status> {
+            let answer = pods::run(&self.daemon, request.into_inner()).await;
+            answer.map(Response::new).inspect_err(|status| {
+                tracing::warn!(call = "run_pod_sandbox", code = ?status.code(), "{}", status.message());
+            })
+        }
+
         async fn version(&self, _request: Request<VersionRequest>) -> Result<Response<VersionResponse>, Status> {
             Ok(Response::new(VersionResponse {
                 version: "0.1.0".into(), // of the kubelet's runtime API, as every implementation answers
@@ -83,7 +94,6 @@ service! {
     handed {
         status(StatusRequest) -> StatusResponse = pods::service_status;
         update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse = pods::update_runtime_config;
-        run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse = pods::run;
         stop_pod_sandbox(StopPodSandboxRequest) -> StopPodSandboxResponse = pods::stop;
         remove_pod_sandbox(RemovePodSandboxRequest) -> RemovePodSandboxResponse = pods::remove;
         pod_sandbox_status(PodSandboxStatusRequest) -> PodSandboxStatusResponse = pods::status;

@@ -49,3 +49,15 @@ pub fn fork_worker(work: impl FnOnce(OwnedFd) -> i32) -> io::Result<Worker> {
         }
     }
 }
+
+/// Forks and goes on in the child, which its parent's end makes an orphan. `true` in the parent: end now.
+///
+/// # Errors
+/// `EDEADLK` where the caller has more than one thread.
+pub fn continue_in_background() -> io::Result<bool> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
+    }
+    // SAFETY: the process has one thread (checked above): the child's copy of every lock and of the allocator is whole.
+    Ok(matches!(unsafe { nix::unistd::fork() }?, ForkResult::Parent { .. }))
+}

@@ -1,0 +1,182 @@
+//! Pod sandboxes over the socket: made, shown, stopped, removed, and what is left when something dies in between.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use coracle_integration::cri::{self, Service, block_on, pod_config, run_request};
+use coracle_integration::require_root;
+use k8s_cri::v1::*;
+use tonic::Code;
+
+fn none_left(service: &Service) {
+    let left = service.leftovers();
+    assert!(left.is_empty(), "left: {left:#?}\nlog:\n{}", service.log());
+}
+
+fn status_request(id: &str) -> PodSandboxStatusRequest {
+    PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: true }
+}
+
+fn stop(id: &str) -> StopPodSandboxRequest {
+    StopPodSandboxRequest { pod_sandbox_id: id.into() }
+}
+
+fn remove(id: &str) -> RemovePodSandboxRequest {
+    RemovePodSandboxRequest { pod_sandbox_id: id.into() }
+}
+
+#[test]
+fn a_pod_is_made_shown_stopped_and_removed() {
+    require_root!();
+    if cri::is_missing_something() {
+        return;
+    }
+    let service = Service::start();
+    block_on(async {
+        let mut client = service.runtime().await;
+        let ready = client.status(StatusRequest::default()).await.unwrap().into_inner().status.unwrap();
+        assert!(ready.conditions.iter().all(|c| c.status), "{ready:?}");
+
+        let mut config = pod_config("one");
+        config.labels.insert("app".into(), "web".into());
+        let id = client.run_pod_sandbox(run_request(&config)).await.unwrap().into_inner().pod_sandbox_id;
+        assert!(id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
+
+        let answer = client.pod_sandbox_status(status_request(&id)).await.unwrap().into_inner();
+        let status = answer.status.unwrap();
+        assert_eq!(status.state(), PodSandboxState::SandboxReady);
+        assert_eq!(status.network.unwrap().ip, "10.88.0.2");
+        assert!(status.created_at > 1_700_000_000_000_000_000);
+        assert!(answer.info["info"].contains("/netns/coracle-"), "{}", answer.info["info"]);
+        let other = LabelFilter {
+            label_selector: [("app".to_owned(), "db".to_owned())].into(),
+            ..Default::default()
+        };
+        let list = |filter| ListPodSandboxRequest { filter: Some(filter) };
+        assert_eq!(client.list_pod_sandbox(list(other)).await.unwrap().into_inner().items.len(), 0);
+        let prefix = LabelFilter { id: id[..13].into(), ..Default::default() };
+        assert_eq!(client.list_pod_sandbox(list(prefix)).await.unwrap().into_inner().items.len(), 1);
+
+        let again = client.run_pod_sandbox(run_request(&config)).await.unwrap_err();
+        assert_eq!(again.code(), Code::AlreadyExists, "{again}");
+
+        for _ in 0..2 {
+            client.stop_pod_sandbox(stop(&id)).await.unwrap();
+            let status =
+                client.pod_sandbox_status(status_request(&id)).await.unwrap().into_inner().status.unwrap();
+            assert_eq!(
+                (status.state(), status.network.unwrap().ip.as_str()),
+                (PodSandboxState::SandboxNotready, "")
+            );
+        }
+        for _ in 0..2 {
+            client.remove_pod_sandbox(remove(&id)).await.unwrap();
+            let gone = client.pod_sandbox_status(status_request(&id)).await.unwrap_err();
+            assert_eq!(gone.code(), Code::NotFound);
+        }
+    });
+    none_left(&service);
+}
+
+use PodSandboxFilter as LabelFilter;
+
+#[test]
+fn the_pods_namespaces_are_its_own_and_set_up() {
+    require_root!();
+    if cri::is_missing_something() {
+        return;
+    }
+    let service = Service::start();
+    block_on(async {
+        let mut client = service.runtime().await;
+        let mut config = pod_config("named");
+        let linux = config.linux.as_mut().unwrap();
+        linux.sysctls.insert("net.core.somaxconn".into(), "123".into());
+        linux.sysctls.insert("kernel.shm_rmid_forced".into(), "1".into());
+        config.dns_config = Some(DnsConfig { servers: vec!["10.0.0.10".into()], ..Default::default() });
+        let id = client.run_pod_sandbox(run_request(&config)).await.unwrap().into_inner().pod_sandbox_id;
+        let directory = service.path("run/pods").join(&id);
+        let text = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap();
+        assert_eq!(text("resolv.conf"), "nameserver 10.0.0.10\n");
+        assert_eq!(text("hostname"), "named\n");
+        assert!(text("hosts").contains("10.88.0.2\tnamed"), "{}", text("hosts"));
+        let inside = |command: &[&str]| inside(&service, &directory, command);
+        assert_eq!(inside(&["hostname"]), "named");
+        assert_eq!(inside(&["cat", "/proc/sys/net/core/somaxconn"]), "123");
+        assert_eq!(inside(&["cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start"]), "0");
+        assert_eq!(inside(&["cat", "/proc/sys/kernel/shm_rmid_forced"]), "1");
+        assert!(inside(&["ip", "-o", "link"]).contains("LOOPBACK,UP"));
+        let shm = rustix::fs::statfs(directory.join("shm")).unwrap();
+        assert_eq!(shm.f_type, 0x0102_1994, "a tmpfs of its own");
+        client.remove_pod_sandbox(remove(&id)).await.unwrap();
+    });
+    none_left(&service);
+}
+
+fn inside(service: &Service, directory: &Path, command: &[&str]) -> String {
+    let netns = std::fs::read_dir(service.path("netns")).unwrap().next().unwrap().unwrap().path();
+    let mut nsenter = std::process::Command::new("nsenter");
+    nsenter.arg(format!("--net={}", netns.display()));
+    nsenter.arg(format!("--ipc={}", directory.join("ns/ipc").display()));
+    nsenter.arg(format!("--uts={}", directory.join("ns/uts").display()));
+    let output = nsenter.arg("--").args(command).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[test]
+fn a_pod_on_the_hosts_network_has_no_namespace_of_its_own() {
+    require_root!();
+    if cri::is_missing_something() {
+        return;
+    }
+    let service = Service::start();
+    block_on(async {
+        let mut client = service.runtime().await;
+        let mut config = pod_config("host");
+        let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+        let options = security.namespace_options.as_mut().unwrap();
+        options.network = NamespaceMode::Node as i32;
+        options.ipc = NamespaceMode::Node as i32;
+        let id = client.run_pod_sandbox(run_request(&config)).await.unwrap().into_inner().pod_sandbox_id;
+        let status =
+            client.pod_sandbox_status(status_request(&id)).await.unwrap().into_inner().status.unwrap();
+        assert_eq!(status.network.unwrap().ip, "");
+        let options = status.linux.unwrap().namespaces.unwrap().options.unwrap();
+        assert_eq!((options.network(), options.ipc()), (NamespaceMode::Node, NamespaceMode::Node));
+        assert!(!service.path("netns").exists() && !service.path("run/pods").join(&id).join("ns").exists());
+        let mut bad = config.clone();
+        bad.metadata.as_mut().unwrap().name = "bad".into();
+        bad.linux.as_mut().unwrap().sysctls.insert("net.core.somaxconn".into(), "1".into());
+        let refused = client.run_pod_sandbox(run_request(&bad)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        client.remove_pod_sandbox(remove(&id)).await.unwrap();
+    });
+    none_left(&service);
+}
+
+#[test]
+fn a_killed_daemon_finds_its_pods_again() {
+    require_root!();
+    if cri::is_missing_something() {
+        return;
+    }
+    let mut service = Service::start();
+    let id = block_on(async {
+        let mut client = service.runtime().await;
+        client.run_pod_sandbox(run_request(&pod_config("kept"))).await.unwrap().into_inner().pod_sandbox_id
+    });
+    service.restart();
+    block_on(async {
+        let mut client = service.runtime().await;
+        let status =
+            client.pod_sandbox_status(status_request(&id)).await.unwrap().into_inner().status.unwrap();
+        assert_eq!(
+            (status.state(), status.network.unwrap().ip.as_str()),
+            (PodSandboxState::SandboxReady, "10.88.0.2")
+        );
+        client.remove_pod_sandbox(remove(&id)).await.unwrap();
+    });
+    none_left(&service);
+}
