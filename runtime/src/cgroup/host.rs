@@ -52,12 +52,10 @@ impl HostCgroups {
     /// # Errors
     /// What could not be read.
     pub fn of(own: &ProcSelf) -> Result<Self, Error> {
-        let text = |text: &'_ std::io::Result<String>, path: &str| {
-            text.as_ref().map(String::clone).map_err(|e| Error::io("read", path, e))
-        };
-        let mountinfo = text(&own.mountinfo, "/proc/self/mountinfo")?;
-        let groups = text(&own.cgroup, "/proc/self/cgroup")?;
-        let mut host = Self::parse(is_cgroup2(Path::new(MOUNT_POINT)), &mountinfo, &groups);
+        let unread = |path: &'static str| move |e: &std::io::Error| Error::io("read", path, e);
+        let mountinfo = own.mountinfo.as_ref().map_err(unread("/proc/self/mountinfo"))?;
+        let groups = own.cgroup.as_ref().map_err(unread("/proc/self/cgroup"))?;
+        let mut host = Self::parse(is_cgroup2(Path::new(MOUNT_POINT)), mountinfo, groups);
         if let Some(hierarchy) = host.hierarchies.get("") {
             let text = small_file::read_text(hierarchy.mountpoint.join("cgroup.controllers"));
             host.controllers = text.unwrap_or_default().split_whitespace().map(str::to_owned).collect();

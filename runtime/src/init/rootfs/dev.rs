@@ -176,8 +176,7 @@ pub(super) fn reopen_null(tree: &Tree) -> Result<(), StepError> {
     let refused = |errno| StepError::os("reopen", "/dev/null", errno);
     let handle = open_null(tree)?;
     let is_null = |stream: BorrowedFd<'_>| is_char_device(stream, 1, 3).unwrap_or(false);
-    let nulls = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
-        .map(|stream| is_null(stream));
+    let nulls = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()].map(is_null);
     if nulls == [false; 3] {
         return Ok(());
     }
