@@ -8,6 +8,7 @@ use k8s_cri::v1::ContainerEventResponse;
 use tokio::sync::broadcast;
 
 use crate::config::{Config, NetworkKind};
+use crate::containers;
 use crate::network::{self, Network};
 use crate::pods::Joins;
 use crate::record::{self, Records};
@@ -29,6 +30,8 @@ pub struct Daemon {
     pub network: Network,
     /// RunPodSandbox calls under way.
     pub(crate) joins: Joins,
+    /// CreateContainer calls under way.
+    pub(crate) creating: containers::Creating,
     pub events: broadcast::Sender<ContainerEventResponse>,
     /// Of the running kernel: what another boot left has no processes.
     pub boot: String,
@@ -77,6 +80,7 @@ impl Daemon {
             records: Records::open(&config.root)?,
             programs,
             joins: Joins::default(),
+            creating: containers::Creating::default(),
             store: puller.store().clone(),
             puller,
             network,

@@ -21,8 +21,8 @@ pub const DEFAULT_CAPABILITIES: &[&str] = &[
     "CAP_AUDIT_WRITE",
 ];
 
-/// Every capability up to Linux 6.x (capabilities(7)); the runtime drops those that the kernel does not know.
-const ALL: &[&str] = &[
+/// Every capability up to Linux 6.x in the kernel's order (capabilities(7)); the runtime drops those that the kernel does not know.
+const ALL_BY_NUMBER: &[&str] = &[
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -66,17 +66,27 @@ const ALL: &[&str] = &[
     "CAP_CHECKPOINT_RESTORE",
 ];
 
+/// The names of a set that the kernel shows as bits.
+#[must_use]
+pub fn names(bits: u64) -> Vec<String> {
+    let set = ALL_BY_NUMBER.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0);
+    set.map(|(_, name)| (*name).to_owned()).collect()
+}
+
 /// The five sets. `held` is what this process may hand on (the daemon's own bounding set); a privileged container gets
 /// all of it, so that a node whose daemon was confined still starts privileged containers.
 #[must_use]
 pub fn for_container(security: &LinuxContainerSecurityContext, held: &[String]) -> Value {
     let asked = security.capabilities.clone().unwrap_or_default();
-    let all = || ALL.iter().map(ToString::to_string).filter(|c| held.is_empty() || held.contains(c));
+    let all =
+        || ALL_BY_NUMBER.iter().map(ToString::to_string).filter(|c| held.is_empty() || held.contains(c));
     let mut set: Vec<String> = if security.privileged {
         all().collect()
     } else {
         DEFAULT_CAPABILITIES.iter().map(ToString::to_string).collect()
     };
+    // What this daemon lacks cannot be given; only what was asked for by name is refused by the runtime.
+    set.retain(|c| held.is_empty() || held.contains(c));
     let add: Vec<String> = asked.add_capabilities.iter().map(|c| canonical(c)).collect();
     let drop: Vec<String> = asked.drop_capabilities.iter().map(|c| canonical(c)).collect();
     let ambient: Vec<String> = asked.add_ambient_capabilities.iter().map(|c| canonical(c)).collect();

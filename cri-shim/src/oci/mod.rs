@@ -11,7 +11,7 @@ pub mod resources;
 pub mod seccomp;
 mod user;
 
-pub use capabilities::{DEFAULT_CAPABILITIES, for_container as capabilities};
+pub use capabilities::{DEFAULT_CAPABILITIES, for_container as capabilities, names as capability_names};
 pub use user::{Passwd, User, resolve as resolve_user};
 
 use std::path::PathBuf;
@@ -79,6 +79,9 @@ pub struct Image {
     pub volumes: Vec<String>,
 }
 
+/// A device: path, type (`c`, `b`), major, minor.
+pub type HostDevice = (String, char, u32, u32);
+
 /// Everything that `container_spec` reads.
 #[derive(Debug)]
 pub struct Request<'a> {
@@ -92,12 +95,16 @@ pub struct Request<'a> {
     pub rootfs: &'a str,
     /// Anonymous volumes of the image: host directory and path in the container.
     pub volumes: &'a [(PathBuf, String)],
-    /// Devices of the host for privileged containers: path, type (`c`, `b`), major, minor.
-    pub host_devices: &'a [(String, char, u32, u32)],
+    /// Devices of the host: all for a privileged container, else those that the request names.
+    pub host_devices: &'a [HostDevice],
     /// A `Localhost` seccomp profile, already read.
     pub localhost_seccomp: Option<&'a Value>,
     /// Whether the container's cgroup is on v2.
     pub cgroup2: bool,
+    /// What this process may hand on; empty where that is everything.
+    pub held_capabilities: &'a [String],
+    /// The least oom_score_adj that may be given here, where not any may.
+    pub oom_score_floor: Option<i64>,
 }
 
 impl Request<'_> {

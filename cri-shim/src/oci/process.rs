@@ -22,11 +22,13 @@ pub(super) fn for_container(
             "gid": request.user.gid,
             "additionalGids": request.user.additional_gids,
         },
-        "capabilities": capabilities::for_container(security, &[]),
+        "capabilities": capabilities::for_container(security, request.held_capabilities),
         "noNewPrivileges": security.no_new_privs,
     });
     if let Some(resources) = config.linux.as_ref().and_then(|l| l.resources.as_ref()) {
-        process["oomScoreAdj"] = json!(resources.oom_score_adj);
+        // Where the privilege to go lower is missing, the least that can be given is better than no container.
+        let score = resources.oom_score_adj.max(request.oom_score_floor.unwrap_or(i64::MIN));
+        process["oomScoreAdj"] = json!(score);
     }
     if let Some(profile) = apparmor(security)? {
         process["apparmorProfile"] = json!(profile);

@@ -43,6 +43,8 @@ fn spec_of(config: &ContainerConfig, change: impl FnOnce(&mut Sandbox)) -> Resul
         host_devices: &[("/dev/fuse".into(), 'c', 10, 229)],
         localhost_seccomp: None,
         cgroup2: true,
+        held_capabilities: &[],
+        oom_score_floor: None,
     };
     container_spec(&request).map(|s| serde_json::to_value(s).expect("a spec is JSON"))
 }

@@ -29,7 +29,14 @@ impl MountedImage {
     pub fn attach(&self, target: &Path) -> Result<(), Error> {
         match (&self.mount, self.layers.first()) {
             (Some(mount), _) => Ok(mount::attach(mount.as_fd(), target)?),
-            (None, Some(layer)) => Ok(mount::attach(layer.as_fd(), target)?),
+            // The layer's own mount is shared by everybody who uses the layer: a clone of it is attached.
+            (None, Some(layer)) => {
+                let clone = mount::clone_mount(layer.as_fd()).map_err(|errno| mount::Error::Attach {
+                    target: target.to_owned(),
+                    source: errno.into(),
+                })?;
+                Ok(mount::attach(clone.as_fd(), target)?)
+            }
             (None, None) => Ok(()),
         }
     }
