@@ -13,4 +13,4 @@ mod pods;
 pub mod record;
 pub mod service;
 mod stats;
-mod streaming;
+pub mod streaming;

@@ -1,5 +1,11 @@
 //! Exec, attach and port forwarding.
 
+mod descriptor;
+mod error;
+mod exec_sync;
+mod process;
+pub mod spdy;
+
 use std::sync::Arc;
 
 use k8s_cri::v1::*;
@@ -12,8 +18,9 @@ pub async fn serve(_daemon: &Arc<Daemon>) -> std::io::Result<()> {
     Ok(())
 }
 
-pub async fn exec_sync(_daemon: &Arc<Daemon>, _request: ExecSyncRequest) -> Result<ExecSyncResponse, Status> {
-    Err(Status::unimplemented("not served by this version of coracled"))
+/// Runs a command and answers with its output.
+pub async fn exec_sync(daemon: &Arc<Daemon>, request: ExecSyncRequest) -> Result<ExecSyncResponse, Status> {
+    Ok(exec_sync::run(daemon, request).await?)
 }
 
 pub async fn exec(_daemon: &Arc<Daemon>, _request: ExecRequest) -> Result<ExecResponse, Status> {
