@@ -1,7 +1,7 @@
 //! Pipes and terminals of a process, for async code.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -17,7 +17,7 @@ pub(super) struct Descriptor(AsyncFd<OwnedFd>);
 impl Descriptor {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        AsyncFd::register(fd).map(Self)
+        watch(fd).map(Self)
     }
 
     /// The next bytes; none at the end.
@@ -56,4 +56,11 @@ impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.get_ref().as_fd()
     }
+}
+
+/// Registers a descriptor with the event loop. `T` owns it as long as it lives; that is what tokio asks for since it found
+/// that it cannot be told from the type, in a function that is unsafe for this reason alone.
+#[allow(deprecated)]
+pub(super) fn watch<T: AsFd + AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
+    AsyncFd::new(inner)
 }

@@ -15,7 +15,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::unix::AsyncFd;
 
-use super::descriptor::Descriptor;
+use super::descriptor::{Descriptor, watch};
 use super::error::Error;
 use crate::daemon::Daemon;
 use crate::record::{Container, ContainerState};
@@ -128,7 +128,7 @@ impl Life {
     fn new(id: &str, answers: Pending) -> Result<Self, Error> {
         let register = || {
             answers.set_nonblocking()?;
-            AsyncFd::register(answers)
+            watch(answers)
         };
         let answers = register().map_err(Error::io("connection to the monitor"))?;
         Ok(Self { id: id.to_owned(), answers })
