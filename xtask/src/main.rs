@@ -23,7 +23,8 @@ usage: cargo xtask <command>
                    COMMAND as root in a Debian machine with systemd and cgroup v2, in this directory
   lint             formatting and clippy, warnings denied
   bench [ARG…]     the runtime against runc and crun and against the bare floor; writes docs/performance.md
-  quickstart       build, install what is missing, run a first container
+  quickstart [--check]
+                   build, install what is missing, run the pods of the Kubernetes tutorial until Ctrl-C; --check: once
   packages         install the Debian packages that the tests use
 ";
 
@@ -44,7 +45,9 @@ fn main() -> ExitCode {
         }
         "lint" => lint(&root),
         "bench" => packages::install(packages::FOR_TESTS).and_then(|()| bench(&root, rest)),
-        "quickstart" => packages::install(packages::FOR_QUICKSTART).and_then(|()| quickstart::run(&root)),
+        "quickstart" => {
+            packages::install(packages::FOR_QUICKSTART).and_then(|()| quickstart::run(&root, rest))
+        }
         "packages" => packages::install(packages::FOR_TESTS),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

@@ -57,8 +57,10 @@ pub const FOR_GUEST: &[Package] = &[
 pub const FOR_QUICKSTART: &[Package] = &[
     package("build-essential", "cc", "linking, C parts of zstd and ring"),
     package("protobuf-compiler", "protoc", "the CRI's messages are generated at build time"),
-    package("busybox-static", "/bin/busybox", "the first container's root file system"),
-    package("skopeo", "skopeo", "copies the first image into the registry"),
+    package("nftables", "nft", "host ports and masquerading of the embedded network"),
+    package("iproute2", "ip", "removes the bridge in the end"),
+    package("busybox-static", "/bin/busybox", "the shell in images that are made here"),
+    package("skopeo", "skopeo", "copies images that are made here into the registry"),
     package("docker-registry", "docker-registry", "a registry on loopback"),
     package("zstd", "zstd", "zstd layers of the web image"),
 ];

@@ -30,6 +30,8 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
+    // Whoever starts the daemon may hold signals back; neither it nor the monitors shall inherit that.
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
