@@ -22,6 +22,9 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{images, leaks, privilege, runtime, wait};
 
+/// A client of the runtime service.
+pub type RuntimeClient = RuntimeServiceClient<Channel>;
+
 /// The image that [`Service::import_busybox`] brings.
 pub const BUSYBOX: &str = "example.com/busybox:v1";
 

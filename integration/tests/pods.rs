@@ -180,3 +180,129 @@ fn a_killed_daemon_finds_its_pods_again() {
     });
     none_left(&service);
 }
+
+fn shared_pid(name: &str) -> PodSandboxConfig {
+    let mut config = pod_config(name);
+    let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    security.namespace_options.as_mut().unwrap().pid = NamespaceMode::Pod as i32;
+    config
+}
+
+/// The init's pid, from `info`.
+async fn init_of(client: &mut cri::RuntimeClient, id: &str) -> i32 {
+    let info = client.pod_sandbox_status(status_request(id)).await.unwrap().into_inner().info;
+    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+    i32::try_from(info["pid"].as_i64().unwrap()).unwrap()
+}
+
+#[test]
+fn a_shared_pid_namespace_has_an_init_that_holds_nothing() {
+    require_root!();
+    if cri::is_missing_something() {
+        return;
+    }
+    let service = Service::start();
+    block_on(async {
+        let mut client = service.runtime().await;
+        let request = run_request(&shared_pid("shared"));
+        let id = client.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
+        let pid = init_of(&mut client, &id).await;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_once(':').unwrap().1.trim().to_owned()
+        };
+        assert_eq!(field("Uid"), "65534\t65534\t65534\t65534");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(field(set), "0000000000000000", "{set}");
+        }
+        assert_eq!((field("NoNewPrivs").as_str(), field("Seccomp").as_str()), ("1", "2"));
+        assert!(field("NSpid").ends_with("\t1"), "{}", field("NSpid"));
+        let root = std::fs::read_dir(format!("/proc/{pid}/root/")).unwrap().count();
+        assert_eq!(root, 0, "its root is empty");
+        assert!(std::fs::write(format!("/proc/{pid}/root/x"), "").is_err(), "and read-only");
+        let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+        assert_eq!(mounts.lines().count(), 1, "{mounts}");
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+        assert_eq!(open, 2, "its pipe and its signals");
+        let owner =
+            std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{pid}/fd")).unwrap());
+        assert_eq!(owner, 0, "not dumpable: its files in /proc are root's");
+        let link = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+        assert!(!link.exists() || link != coracle_integration::runtime::built("coracle-monitor"), "{link:?}");
+        let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(!arguments.contains("coracle-cri-"), "no path of the host: {arguments}");
+        let pinned = rustix::fs::stat(service.path("run/pods").join(&id).join("ns/pid")).unwrap();
+        assert_eq!(pinned.st_ino, rustix::fs::stat(format!("/proc/{pid}/ns/pid")).unwrap().st_ino);
+        client.remove_pod_sandbox(remove(&id)).await.unwrap();
+    });
+    none_left(&service);
+}
+
+/// Kills a process and waits until the sandbox is seen not to be ready.
+async fn kill_and_wait(client: &mut cri::RuntimeClient, id: &str, pid: i32, what: &str) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let deadline = std::time::Instant::now() + coracle_integration::wait::PATIENCE;
+    loop {
+        let answer = client.pod_sandbox_status(status_request(id)).await.unwrap().into_inner();
+        if answer.status.unwrap().state() == PodSandboxState::SandboxNotready {
+            assert!(answer.info["info"].contains(&format!("the pod's {what}")), "{}", answer.info["info"]);
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "the death of the {what} is never seen");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn the_death_of_init_or_monitor_is_the_sandboxs() {
+    require_root!();
+    if cri::is_missing_something() {
+        return;
+    }
+    let service = Service::start();
+    block_on(async {
+        let mut client = service.runtime().await;
+        for (what, field) in [("init", "pid"), ("monitor", "monitorPid")] {
+            let request = run_request(&shared_pid(what));
+            let id = client.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
+            let info = client.pod_sandbox_status(status_request(&id)).await.unwrap().into_inner().info;
+            let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+            let pid = i32::try_from(info[field].as_i64().unwrap()).unwrap();
+            kill_and_wait(&mut client, &id, pid, what).await;
+            client.stop_pod_sandbox(stop(&id)).await.unwrap();
+            client.remove_pod_sandbox(remove(&id)).await.unwrap();
+        }
+    });
+    none_left(&service);
+}
+
+#[test]
+fn a_monitor_that_died_with_the_daemon_is_found_out() {
+    require_root!();
+    if cri::is_missing_something() {
+        return;
+    }
+    let mut service = Service::start();
+    let id = block_on(async {
+        let mut client = service.runtime().await;
+        let request = run_request(&shared_pid("both"));
+        client.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
+    });
+    service.kill();
+    let mut monitors = coracle_integration::leaks::processes(&service.path("run/pods").to_string_lossy());
+    monitors.retain(|(_, command)| command.contains("--directory"));
+    assert_eq!(monitors.len(), 1, "{monitors:?}");
+    let monitor = rustix::process::Pid::from_raw(monitors[0].0).unwrap();
+    rustix::process::kill_process(monitor, rustix::process::Signal::KILL).unwrap();
+    service.restart();
+    block_on(async {
+        let mut client = service.runtime().await;
+        let status =
+            client.pod_sandbox_status(status_request(&id)).await.unwrap().into_inner().status.unwrap();
+        assert_eq!(status.state(), PodSandboxState::SandboxNotready);
+        client.remove_pod_sandbox(remove(&id)).await.unwrap();
+    });
+    none_left(&service);
+}

@@ -12,6 +12,7 @@
 pub mod client;
 pub mod exits;
 pub mod log;
+pub mod pod_init;
 pub mod protocol;
 pub mod server;
 pub mod wire;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use coracle_monitor::pod_init;
 use coracle_monitor::server::{Config, Server};
 
 fn main() -> ExitCode {
@@ -16,7 +17,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> std::io::Result<()> {
-    let config = parse(std::env::args().skip(1))?;
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|verb| verb == pod_init::VERB) {
+        return pod_init::main();
+    }
+    let config = parse(args.into_iter())?;
     // Not the daemon's child, in a session of its own: neither its end nor a signal to its group reaches the pod.
     if coracle_runtime::sys::worker::continue_in_background()? {
         return Ok(());

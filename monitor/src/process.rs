@@ -21,6 +21,8 @@ pub(crate) enum Job {
         timeout_ms: u64,
     },
     Signal,
+    /// The pod's init, with the end of the pipe that keeps it alive.
+    PodInit(OwnedFd),
     /// Removes what a creation that took too long has left, then tells the creation's failure.
     Undo,
     Delete {

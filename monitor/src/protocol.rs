@@ -45,6 +45,9 @@ pub enum Request {
     Wait { id: String },
     /// Forgets a container that has exited and removes what the runtime holds of it.
     Delete { id: String },
+    /// Starts the first process of a shared PID namespace, in the namespaces pinned at these paths (`user`, `net`, `ipc`,
+    /// `uts`); answers `Started`. It ends with the monitor.
+    PodInit { namespaces: Vec<(String, PathBuf)> },
     /// Lists the containers.
     List,
     /// Ends the monitor; refused while a container lives.

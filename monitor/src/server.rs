@@ -48,6 +48,8 @@ pub struct Server {
     works: Vec<Work>,
     execs: Vec<Exec>,
     containers: BTreeMap<String, Container>,
+    /// End of the pipe that keeps the pod's init alive.
+    init: Option<OwnedFd>,
     unclaimed: VecDeque<(i32, i32)>,
     leaving: bool,
     count: u64,
@@ -94,6 +96,7 @@ impl Server {
             works: Vec::new(),
             execs: Vec::new(),
             containers: BTreeMap::new(),
+            init: None,
             unclaimed: VecDeque::new(),
             leaving: false,
             count: 0,
@@ -243,6 +246,10 @@ impl Server {
             (Job::Exec { tty, timeout_ms }, Report::Made { pid }) => {
                 self.exec_started(pid, tty, timeout_ms, console, work.client);
             }
+            (Job::PodInit(pipe), Report::Made { pid }) => {
+                self.init = Some(pipe);
+                reply(&work.client, &Reply::Started { pid });
+            }
             (Job::Start { id }, _) => {
                 if let Some(container) = self.containers.get_mut(&id) {
                     container.started_at = nanoseconds();
@@ -254,7 +261,7 @@ impl Server {
                 let _ = exits::remove(&self.config.directory, &id);
                 reply(&work.client, &Reply::Done);
             }
-            (Job::Signal | Job::Undo | Job::Create(_) | Job::Exec { .. }, _) => {
+            (Job::Signal | Job::Undo | Job::PodInit(_) | Job::Create(_) | Job::Exec { .. }, _) => {
                 reply(&work.client, &Reply::Done)
             }
         }

@@ -58,24 +58,27 @@ fn is_dead(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionRefused | ConnectionReset | NotFound)
 }
 
-/// Marks the sandbox once its monitor has died, if nobody has stopped it by then.
+/// Marks the sandbox once its monitor or its init has died, if nobody has stopped it by then.
 pub(super) fn watch(daemon: &Arc<Daemon>, entry: &Entry<Sandbox>) {
-    let (daemon, entry) = (Arc::clone(daemon), entry.clone());
-    tokio::spawn(async move {
-        let Some(identity) = entry.read().monitor.clone() else { return };
-        match identity.open() {
-            Ok(Some(pidfd)) => match readable_later(pidfd) {
-                Ok(pidfd) => drop(pidfd.readable().await.map(drop)),
-                Err(error) => {
-                    return tracing::warn!(pid = identity.pid, %error, "the monitor cannot be watched");
-                }
-            },
-            Ok(None) => {}
-            Err(error) => return tracing::warn!(pid = identity.pid, %error, "the monitor cannot be watched"),
-        }
-        let _turn = entry.turn().await;
-        lost(&daemon, &entry, &format!("the pod's monitor (pid {}) died", identity.pid));
-    });
+    let sandbox = entry.get();
+    for (what, identity) in [("monitor", sandbox.monitor), ("init", sandbox.init)] {
+        let Some(identity) = identity else { continue };
+        let (daemon, entry) = (Arc::clone(daemon), entry.clone());
+        tokio::spawn(async move {
+            if let Err(error) = ended(&identity).await {
+                tracing::warn!(pid = identity.pid, what, error, "a process of the pod cannot be watched");
+                return;
+            }
+            let _turn = entry.turn().await;
+            lost(&daemon, &entry, &format!("the pod's {what} (pid {}) died", identity.pid));
+        });
+    }
+}
+
+async fn ended(identity: &Identity) -> Result<(), String> {
+    let Some(pidfd) = identity.open().map_err(|e| e.to_string())? else { return Ok(()) };
+    let pidfd = readable_later(pidfd).map_err(|e| e.to_string())?;
+    pidfd.readable().await.map(drop).map_err(|e| e.to_string())
 }
 
 /// Deprecated for descriptors that change under it, which an `OwnedFd` does not; its successor is `unsafe`.
@@ -153,7 +156,7 @@ fn kill(identity: Option<&Identity>) -> Result<(), Error> {
 }
 
 /// Until the process is gone: its files are removed next.
-fn wait_for_end(identity: Option<&Identity>) -> Result<(), Error> {
+pub(super) fn wait_for_end(identity: Option<&Identity>) -> Result<(), Error> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let Some(identity) = identity else { return Ok(()) };
     let opened = identity.open().map_err(|e| Error::Monitor { action: "end", why: e.to_string() })?;
@@ -161,6 +164,9 @@ fn wait_for_end(identity: Option<&Identity>) -> Result<(), Error> {
     let limit = Timespec { tv_sec: PROMPT.as_secs().cast_signed(), tv_nsec: 0 };
     match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)) {
         Ok(1) => Ok(()),
-        _ => Err(Error::Monitor { action: "end", why: format!("pid {} does not end", identity.pid) }),
+        _ => Err(Error::Monitor {
+            action: "see the end of",
+            why: format!("pid {} does not end", identity.pid),
+        }),
     }
 }

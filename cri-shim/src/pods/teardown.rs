@@ -78,7 +78,7 @@ async fn stop_entry(daemon: &Arc<Daemon>, entry: &Entry<Sandbox>) -> Result<(), 
     }
     containers::stop_all(daemon, &id).await?;
     fault::point("pods.stop.init").map_err(|e| fail(e.into()))?;
-    super::init::stop(daemon, entry).await.map_err(fail)?;
+    super::init::stop(entry).await.map_err(fail)?;
     fault::point("pods.stop.network").map_err(|e| fail(e.into()))?;
     disconnect(daemon, entry).await.map_err(fail)?;
     if was_ready {
@@ -106,6 +106,7 @@ async fn release(daemon: &Arc<Daemon>, entry: &Entry<Sandbox>) -> Result<(), Err
     let same_boot = sandbox.boot == daemon.boot;
     if same_boot {
         let directory = daemon.monitor_directory(&sandbox.id);
+        note("init", super::init::stop(entry).await);
         note("monitor", monitor::end(&directory, sandbox.monitor.clone()).await);
     }
     note("network", disconnect(daemon, entry).await);

@@ -51,6 +51,7 @@ pub struct Sandbox {
     pub userns: Option<PathBuf>,
     /// First process of a shared PID namespace; 0 where there is none.
     pub init_pid: i32,
+    pub init: Option<Identity>,
     /// In the form of the runtime's `cgroupsPath`, up to the container's own part.
     pub cgroup_parent: String,
     /// We have made that group, with the pod's limits, and remove it.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use coracle_runtime::sys::worker::fork_worker;
@@ -42,6 +43,7 @@ impl Server {
             }
             Request::Wait { id } => self.wait_for(&id, client),
             Request::Delete { id } => self.delete(id, client),
+            Request::PodInit { namespaces } => self.pod_init(namespaces, client),
             Request::List => {
                 let containers = self.containers.values().map(Container::status).collect();
                 reply(&client, &Reply::List { containers });
@@ -69,6 +71,20 @@ impl Server {
         let deadline = Duration::from_millis(create.deadline_ms);
         self.spawn(Job::Create(Box::new(container)), client, deadline, move || {
             engine.create(&id, &create.bundle, streams).map(Outcome::from)
+        });
+    }
+
+    fn pod_init(&mut self, namespaces: Vec<(String, PathBuf)>, client: OwnedFd) {
+        let under_way = self.works.iter().any(|w| matches!(w.job, Job::PodInit(_)));
+        if self.init.is_some() || under_way {
+            return reply(&client, &failed("Conflict", &"the pod has an init"));
+        }
+        let (read, write) = match pipe_with(PipeFlags::CLOEXEC) {
+            Ok(pipe) => pipe,
+            Err(e) => return reply(&client, &failed("Exhausted", &e)),
+        };
+        self.spawn(Job::PodInit(write), client, SHORT, move || {
+            crate::pod_init::spawn(&namespaces, read).map(|pid| Outcome::from((pid, None)))
         });
     }
 
