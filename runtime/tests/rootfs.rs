@@ -70,7 +70,7 @@ fn inside() {
     if raw["test"]["detachedRoot"] == true {
         handles.set_root(detached_root());
     }
-    let walked = rootfs::prepare(&plan, &mut handles)
+    let walked = rootfs::prepare(&plan, &mut handles, &mut |_| Ok(None))
         .and_then(|()| rootfs::pivot(&plan, &mut handles))
         .and_then(|()| rootfs::finish(&plan, &mut handles));
     // The harness has written the beginning of a line.

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use coracle_integration::{Bundle, Container, Runtime, require_root};
+use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::json;
 
 /// Everything below a directory with type, mode and content: equal before and after means untouched.
@@ -234,6 +235,75 @@ fn a_passwd_file_that_is_a_pipe_or_has_no_end() {
         let outcome = container.run();
         assert!(!outcome.timed_out, "{hostile}: {outcome:#?}");
         assert_eq!(outcome.stdout.trim(), "home=/", "{hostile}: {outcome:#?}");
+        container.finish();
+    }
+}
+
+/// A file system of the host on which nobody may write, nor have set-id programs, devices or programs; unmounted in the end.
+struct Forbidding(PathBuf);
+
+impl Forbidding {
+    fn mount(at: PathBuf) -> Self {
+        std::fs::create_dir_all(&at).expect("mount point");
+        let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        // The file system itself could be written: it is the mount that forbids it.
+        let late = MountFlags::RDONLY;
+        rustix::mount::mount("forbidding", &at, "tmpfs", flags - late, Some(c"mode=777")).expect("tmpfs");
+        let mounted = Self(at);
+        rustix::mount::mount_remount(&mounted.0, flags | MountFlags::BIND, "").expect("read-only");
+        mounted
+    }
+}
+
+impl Drop for Forbidding {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+/// What root of a user namespace does to get rid of a mount's flags: on the mount, on a bind of it, in a mount namespace of
+/// its own.
+const UNFORBID: &str = r#"
+try() { "$@" 2>/dev/null && echo "$*"; }
+try mount -o remount,bind,rw,suid,dev,exec /data
+try touch /data/written
+mount --bind /data /mnt 2>/dev/null
+try mount -o remount,bind,rw,suid,dev,exec /mnt
+try touch /mnt/written
+try unshare -m sh -c 'mount -o remount,bind,rw /data && touch /data/written'
+awk '$5 == "/data" { print $6 }' /proc/self/mountinfo
+"#;
+
+#[test]
+fn flags_of_the_host_stay_on_what_a_user_namespace_gets() {
+    require_root!();
+    for (name, options, reachable) in [
+        ("reachable", vec!["rbind"], true),
+        ("unreachable", vec!["rbind"], false),
+        ("unreachable and alone", vec!["bind"], false),
+        ("idmapped", vec!["rbind", "ridmap"], true),
+        ("idmapped and unreachable", vec!["bind", "idmap"], false),
+    ] {
+        let mut forbidding = None;
+        let container = Container::edited(&Runtime::subject(), |bundle| {
+            let outer = bundle.path.join("outer");
+            let mounted = forbidding.insert(Forbidding::mount(outer.join("inner")));
+            let mode = if reachable { 0o755 } else { 0o700 };
+            std::fs::set_permissions(&outer, std::fs::Permissions::from_mode(mode)).expect("mode");
+            bundle
+                .set("/root/readonly", json!(false))
+                .user_namespace()
+                .capabilities(&["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"])
+                .script(UNFORBID)
+                .mount("/data", "bind", &mounted.0.to_string_lossy(), &options);
+        });
+        let shown = container.run().expect_success();
+        let flags: Vec<&str> = shown.trim().split(',').collect();
+        for flag in ["ro", "nosuid", "nodev", "noexec"] {
+            assert!(flags.contains(&flag), "{name}: {flag} is gone: {shown}");
+        }
+        assert_eq!(shown.lines().count(), 1, "{name}: {shown}");
+        drop(forbidding);
         container.finish();
     }
 }

@@ -134,7 +134,8 @@ fn session(container: &Container) -> Result<(), StepError> {
 fn root(container: &mut Container, channel: &Channel) -> Result<(), StepError> {
     if container.rootfs.mount_namespace {
         fault("create.init.mounts")?;
-        rootfs::prepare(&container.rootfs, &mut container.sources)?;
+        let mut ask = |index| channel.ask_for_source(index);
+        rootfs::prepare(&container.rootfs, &mut container.sources, &mut ask)?;
     }
     channel.send(&Message::Mounted, None)?;
     channel.wait_go()?;

@@ -4,6 +4,7 @@
 //! child ──▶ parent                       parent ──▶ child
 //! (cloned)                               Go        id maps are written
 //! Again + pidfd    a second clone
+//! Source n         a bind source is needed   Source n + fd, opened in the child's mount namespace, or without
 //! Mounted          mounts and /dev done  Go        devices, prestart and createRuntime hooks done
 //! Console + fd     the terminal's master
 //! Ready            only privileges left  Go        the record is written
@@ -41,6 +42,8 @@ pub enum Message {
     Go,
     /// Child: a second child took over; its pidfd comes along.
     Again,
+    /// Child: the source of this mount is out of its reach; parent: here it is, or it is out of reach for both.
+    Source(usize),
     /// Child: mounts and devices are made, the root is not yet changed.
     Mounted,
     /// Child: the terminal's master comes along.
@@ -141,6 +144,18 @@ impl Channel {
         }
     }
 
+    /// Child: asks for the source of mount `index`.
+    ///
+    /// # Errors
+    /// The parent is gone.
+    pub fn ask_for_source(&self, index: usize) -> Result<Option<OwnedFd>, StepError> {
+        self.send(&Message::Source(index), None)?;
+        match self.receive()? {
+            Some((Message::Source(given), fd)) if given == index => Ok(fd),
+            _ => Err(StepError::why("wait for the parent", "", "it is gone")),
+        }
+    }
+
     /// Parent: waits for a message, the end of file, or the child's death.
     ///
     /// # Errors
@@ -159,6 +174,13 @@ impl Channel {
             };
         }
         Ok(Received::Died)
+    }
+}
+
+/// A seqpacket socket whose other end speaks the same protocol.
+impl From<OwnedFd> for Channel {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
     }
 }
 

@@ -14,7 +14,7 @@ use super::channel::{Channel, Message};
 use super::deliver::{self, ListenerTarget};
 use super::group::Group;
 use super::handshake::{Handshake, Parent};
-use super::{CreateRequest, Created, Error, Held, Stdio, handles, idmap, spawn};
+use super::{CreateRequest, Created, Error, Held, Stdio, handles, idmap, sources, spawn};
 use crate::hooks::{self, Stage};
 use crate::init::container::{self, Container};
 use crate::init::net_devices::{self, NetDevice};
@@ -179,8 +179,15 @@ fn make(
     let console_socket = req.console_socket.as_deref();
     let mut handshake =
         Handshake { channel: ours, child, console_socket, listener, rlimits: &rlimits, console: None };
-    let mut creating =
-        Creating { req, record, dir, group, net_devices: &net_devices, child: &mut undo.child };
+    let mut creating = Creating {
+        req,
+        record,
+        dir,
+        group,
+        net_devices: &net_devices,
+        child: &mut undo.child,
+        rootfs: &container.rootfs,
+    };
     handshake.run(&mut creating)?;
     crate::fault::point("create.done")?;
     publish(req, handshake.child.pid, &handshake.child.pidfd)?;
@@ -265,6 +272,7 @@ struct Creating<'a> {
     group: &'a Group,
     net_devices: &'a [NetDevice],
     child: &'a mut Option<OwnedFd>,
+    rootfs: &'a RootfsPlan,
 }
 
 impl Creating<'_> {
@@ -303,6 +311,10 @@ impl Parent for Creating<'_> {
             self.run_hooks(Stage::CreateRuntime)?;
         }
         Ok(())
+    }
+
+    fn source(&mut self, index: usize, child: &Child) -> Result<Option<OwnedFd>, Error> {
+        Ok(sources::open(self.rootfs, index, child)?)
     }
 
     fn ready(&mut self, pid: i32, pidfd: &OwnedFd) -> Result<(), Error> {

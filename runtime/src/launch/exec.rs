@@ -20,6 +20,7 @@ use crate::plan::HostFacts;
 use crate::plan::namespaces::{Kind, Step};
 use crate::plan::process::{ProcessPlan, plan_process};
 use crate::state::{Record, Store};
+use crate::sys::clone::Child;
 
 /// See [`super::exec`].
 pub fn exec(req: &ExecRequest) -> Result<Execed, Error> {
@@ -162,7 +163,7 @@ fn spawn_in(
     steps: &[Step],
     namespaces: &[(Kind, OwnedFd)],
     body: impl FnOnce() -> i32,
-) -> Result<crate::sys::clone::Child, Error> {
+) -> Result<Child, Error> {
     Ok(spawn::spawn(steps, namespaces, group.clone_into(), body)?)
 }
 
@@ -198,6 +199,11 @@ impl Parent for Execing<'_> {
 
     fn mounted(&mut self, _pid: i32, _pidfd: &OwnedFd) -> Result<(), Error> {
         Ok(())
+    }
+
+    fn source(&mut self, _index: usize, _child: &Child) -> Result<Option<OwnedFd>, Error> {
+        // An exec mounts nothing.
+        Ok(None)
     }
 
     fn ready(&mut self, _pid: i32, _pidfd: &OwnedFd) -> Result<(), Error> {

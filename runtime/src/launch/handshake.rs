@@ -20,6 +20,8 @@ pub trait Parent {
     fn moved(&mut self, pid: i32, pidfd: &OwnedFd) -> Result<(), Error>;
     /// Mounts and devices are made.
     fn mounted(&mut self, pid: i32, pidfd: &OwnedFd) -> Result<(), Error>;
+    /// The child needs the source of mount `index`; `None` where it can't be opened from here either.
+    fn source(&mut self, index: usize, child: &Child) -> Result<Option<OwnedFd>, Error>;
     /// Only the loss of privileges is left.
     fn ready(&mut self, pid: i32, pidfd: &OwnedFd) -> Result<(), Error>;
     /// The state document for a seccomp agent.
@@ -75,6 +77,10 @@ impl Handshake<'_> {
             Message::Again => {
                 self.follow(needed(fd)?)?;
                 return parent.moved(self.child.pid, &self.child.pidfd);
+            }
+            Message::Source(index) => {
+                let source = parent.source(index, &self.child)?;
+                return Ok(self.channel.send(&Message::Source(index), source.as_ref().map(AsFd::as_fd))?);
             }
             Message::Console => return self.take_console(needed(fd)?),
             Message::Mounted => parent.mounted(self.child.pid, &self.child.pidfd)?,

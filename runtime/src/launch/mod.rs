@@ -17,6 +17,7 @@ mod handles;
 mod handshake;
 mod idmap;
 mod request;
+mod sources;
 mod spawn;
 mod start;
 mod terminal;

@@ -1,5 +1,6 @@
 //! Bind mounts: where the source comes from, which flags the result has, whether its ids are mapped.
 
+use super::Opened;
 use super::procfs::is_procfs;
 use super::tree::{Target, Tree, attach, clone_path, current_flags};
 use crate::init::StepError;
@@ -44,7 +45,7 @@ impl Source {
 pub(super) fn mount_bind(
     tree: &Tree,
     plan: &MountPlan,
-    opened: Option<OwnedFd>,
+    opened: Opened<'_>,
     root_propagation: Option<MountPropagationFlags>,
 ) -> Result<OwnedFd, StepError> {
     let object = format!("{} on {}", plan.source.display(), plan.destination.display());
@@ -90,12 +91,12 @@ pub(super) fn check_target(target: &Target, source: Option<BorrowedFd<'_>>) -> R
     }
 }
 
-/// Opens the source in the container's mount namespace, where it has the right propagation and locked flags; where it
-/// can't be reached from the user namespace, or is idmapped, the parent's handle serves.
+/// Opens the source in the container's mount namespace, where it has the right propagation and locked flags. What can't
+/// be reached from the user namespace, or is idmapped, the parent opens, in the same mount namespace if it can enter it.
 fn open_source(
     tree: &Tree,
     plan: &MountPlan,
-    opened: Option<OwnedFd>,
+    opened: Opened<'_>,
     root_propagation: Option<MountPropagationFlags>,
 ) -> Result<Source, StepError> {
     let own = || {
@@ -107,11 +108,15 @@ fn open_source(
         }
     };
     let refused = |errno| StepError::os("open bind source", plan.source.display(), errno);
-    match opened {
-        Some(fd) if plan.idmap.is_some() => adopt(tree, fd, root_propagation).map_err(refused),
-        Some(fd) => own().or_else(|_| adopt(tree, fd, root_propagation)).map_err(refused),
-        None => own().map_err(refused),
+    if let Some(fd) = opened.here {
+        return adopt(tree, fd, root_propagation).map_err(refused);
     }
+    let mut asked = |errno| match (opened.ask)()? {
+        Some(fd) => Ok(Source::Detached(fd)),
+        // What is wrong is said by our own attempt.
+        None => Err(refused(errno)),
+    };
+    if plan.idmap.is_some() { asked(Errno::OPNOTSUPP) } else { own().or_else(asked) }
 }
 
 /// Makes a tree that was cloned in the host's mount namespace look as if it had been cloned in the container's: its

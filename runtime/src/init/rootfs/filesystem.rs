@@ -1,5 +1,6 @@
 //! One mount of the plan: which way its kind goes, then what all kinds have in common.
 
+use super::Opened;
 use super::bind::{check_target, mount_bind};
 use super::cgroup::mount_cgroup;
 use super::copy_up::copy_directory;
@@ -21,7 +22,7 @@ pub(super) fn mount_one(
     tree: &Tree,
     plan: &RootfsPlan,
     mount: &MountPlan,
-    opened: Option<OwnedFd>,
+    opened: Opened<'_>,
 ) -> Result<OwnedFd, StepError> {
     let fd = match &mount.kind {
         MountKind::Bind => mount_bind(tree, mount, opened, plan.propagation)?,

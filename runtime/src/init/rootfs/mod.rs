@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! parent: plan.open_sources() ─▶ handles ─▶ child: prepare ▶ (hooks) ▶ pivot ▶ [bind_console] ▶ (sysctls) ▶ finish
+//!                                                    ╰─ask─▶ parent: plan.open_source() in the child's mount namespace
 //! ```
 //! Every path in the container is resolved by handle below the root, and mounts stay handles until the end: nothing
 //! that an image or another process does to names in between changes what is mounted where.
@@ -25,6 +26,14 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tree::Tree;
+
+/// A bind source that this process did not open.
+struct Opened<'a> {
+    /// By the parent before the clone.
+    here: Option<OwnedFd>,
+    /// By the parent now.
+    ask: &'a mut dyn FnMut() -> Result<Option<OwnedFd>, StepError>,
+}
 
 /// What the parent opened for the child, and what the steps hand on to each other.
 #[derive(Debug, Default)]
@@ -56,25 +65,50 @@ impl RootfsHandles {
     }
 }
 
+/// Asks the parent for the source of mount number N, see [`RootfsPlan::open_source`]; `None` where it can't open it either.
+pub type AskForSource<'a> = dyn FnMut(usize) -> Result<Option<OwnedFd>, StepError> + 'a;
+
 impl RootfsPlan {
-    /// Opens, in the parent before clone, the sources that the child can't reach or may not map.
+    /// Opens, in the parent before clone, the sources that the child may not map.
     ///
     /// # Errors
     /// A source of an idmapped mount that does not exist or can't be cloned or mapped.
     pub fn open_sources(&self) -> Result<RootfsHandles, StepError> {
-        let mut sources = Vec::with_capacity(self.mounts.len());
-        for mount in &self.mounts {
-            sources.push(match &mount.idmap {
-                Some(idmap) => Some(bind::open_idmapped(mount, idmap)?),
-                // In reserve: a directory on the way may be closed to the user namespace. The child tries itself
-                // first and reports what is wrong.
-                None if self.user_namespace && !self.rootless && mount.kind == MountKind::Bind => {
-                    tree::clone_path(&mount.source, mount.options.flags.contains(MountFlags::REC)).ok()
-                }
-                None => None,
-            });
+        let mut handles = RootfsHandles::default();
+        for (index, mount) in self.mounts.iter().enumerate() {
+            let mapped_here = mount.idmap.is_some() && !self.asks_for_sources();
+            handles.sources.push(mapped_here.then(|| self.open_source(index)).transpose()?);
         }
-        Ok(RootfsHandles { sources, ..RootfsHandles::default() })
+        Ok(handles)
+    }
+
+    /// Whether the child asks its parent for what it can't open or map itself. What is cloned in the host's mount namespace
+    /// has no locked flags: a container with CAP_SYS_ADMIN in its user namespace would clear the host's read-only and
+    /// nosuid. So the parent opens it in the container's mount namespace, which an unprivileged parent can't enter.
+    #[must_use]
+    pub fn asks_for_sources(&self) -> bool {
+        self.user_namespace && !self.rootless
+    }
+
+    /// The mapping of mount `index` makes it useless without it.
+    #[must_use]
+    pub fn must_have_source(&self, index: usize) -> bool {
+        self.mounts.get(index).is_some_and(|mount| mount.idmap.is_some())
+    }
+
+    /// Opens the source of mount `index` in the current mount namespace: a detached clone, mapped where the plan says so.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn open_source(&self, index: usize) -> Result<OwnedFd, StepError> {
+        let mount = self.mounts.get(index).filter(|mount| mount.kind == MountKind::Bind);
+        let mount =
+            mount.ok_or_else(|| StepError::why("open bind source", index, "there is no such bind"))?;
+        match &mount.idmap {
+            Some(idmap) => bind::open_idmapped(mount, idmap),
+            None => tree::clone_path(&mount.source, mount.options.flags.contains(MountFlags::REC))
+                .map_err(|errno| StepError::os("open bind source", mount.source.display(), errno)),
+        }
     }
 }
 
@@ -82,11 +116,17 @@ impl RootfsPlan {
 ///
 /// # Errors
 /// The first mount or node that the kernel or our own checks refuse.
-pub fn prepare(plan: &RootfsPlan, handles: &mut RootfsHandles) -> Result<(), StepError> {
+pub fn prepare(
+    plan: &RootfsPlan,
+    handles: &mut RootfsHandles,
+    ask: &mut AskForSource<'_>,
+) -> Result<(), StepError> {
     let tree = root::prepare_root(plan, handles.root.take())?;
     for (index, mount) in plan.mounts.iter().enumerate() {
         let opened = handles.sources.get_mut(index).and_then(Option::take);
-        let fd = filesystem::mount_one(&tree, plan, mount, opened)?;
+        let asks = plan.asks_for_sources();
+        let mut ask = || if asks { ask(index) } else { Ok(None) };
+        let fd = filesystem::mount_one(&tree, plan, mount, Opened { here: opened, ask: &mut ask })?;
         if mount.readonly_late() && mount.options.flags.contains(MountFlags::RDONLY) {
             handles.late.push((fd, mount.destination.clone()));
         }
