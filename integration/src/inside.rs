@@ -13,7 +13,7 @@ section oom_score_adj; cat $p/oom_score_adj
 section timerslack; cat $p/timerslack_ns
 section cgroup; cat $p/cgroup
 section mountinfo; cat $p/mountinfo
-section attr; cat $p/attr/current
+section attr; cat $p/attr/current; echo
 section stat; cat $p/stat
 section fds; ls -l $p/fd
 section cwd; pwd; readlink $p/root; readlink $p/exe
@@ -77,8 +77,14 @@ pub fn normalise(text: &str, id: &str, directory: &str) -> String {
     lines.join("\n")
 }
 
+/// All that can be blocked: busybox's shell does that while it forks, and on one processor the child looks first.
+const BLOCKED_BY_THE_SHELL: &str = "SigBlk:\tfffffffffffbfeff";
+
 fn status_line(line: &str) -> Option<String> {
     let volatile = VOLATILE_STATUS.iter().any(|prefix| line.starts_with(prefix)) || line.starts_with("NS");
+    if line == BLOCKED_BY_THE_SHELL {
+        return Some("SigBlk:\t0000000000000000".to_owned());
+    }
     let Some(mask) = line.strip_prefix("SigIgn:\t") else { return (!volatile).then(|| line.to_owned()) };
     // Signals 32 to 34 belong to C libraries and Go's run time, which handle and so reset them in passing.
     let mask = u64::from_str_radix(mask, 16).unwrap_or(0) & !(0b111 << 31);

@@ -1,18 +1,27 @@
 //! Times as runc writes them: RFC 3339 in UTC with nanoseconds, without a date library.
 
-use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The time of day, e.g. `2026-11-25T19:24:05.123456789Z`.
 #[must_use]
 pub fn now_rfc3339() -> String {
-    let now = clock_gettime(ClockId::Realtime);
-    render(now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))
+    let now = since_1970();
+    render(whole_seconds(now), now.subsec_nanos())
 }
 
 /// The time of day in whole seconds, as log lines carry it.
 #[must_use]
 pub fn now_rfc3339_seconds() -> String {
-    render(clock_gettime(ClockId::Realtime).tv_sec, 0)
+    render(whole_seconds(since_1970()), 0)
+}
+
+/// The library's clock and not rustix', which panics where the vDSO is incomplete (user-mode Linux).
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn whole_seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Go's `time.RFC3339Nano`: trailing zeros of the fraction are cut.

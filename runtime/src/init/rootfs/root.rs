@@ -30,27 +30,27 @@ pub(super) fn prepare_root(plan: &RootfsPlan, detached: Option<OwnedFd>) -> Resu
     // Done, where that was for all mounts.
     if !(flags.contains(Propagation::REC) && flags.intersects(Propagation::DOWNSTREAM | Propagation::PRIVATE))
     {
-        unshare_parent(&root_path, flags)?;
+        unshare_parent(&root_path)?;
     }
     let mounted = match detached {
         Some(mount) => attach(&mount, &plain).map(|()| mount),
         None => bind_itself(&root_path, &plain, api),
     };
-    let mounted = mounted.map_err(|e| StepError::os("mount root filesystem", plan.root.display(), e))?;
-    Ok(Tree { root: InRoot::new(mounted), root_path, procfs, api })
+    let refused = |errno| StepError::os("mount root filesystem", plan.root.display(), errno);
+    let tree = Tree { root: InRoot::new(mounted.map_err(refused)?), root_path, procfs, api };
+    if flags.contains(Propagation::DOWNSTREAM) {
+        // Or it would be a slave, too, and what the host mounts below it would arrive (private in runc since 1.2).
+        tree.propagate(tree.root.fd(), Propagation::PRIVATE).map_err(refused)?;
+    }
+    Ok(tree)
 }
 
 /// The mount that holds the rootfs must not be shared: pivot_root refuses that, and the bind of the rootfs onto
 /// itself would reach the host.
-fn unshare_parent(root: &Path, propagation: Propagation) -> Result<(), StepError> {
-    let flags = if propagation.contains(Propagation::DOWNSTREAM) {
-        Propagation::DOWNSTREAM
-    } else {
-        Propagation::PRIVATE
-    };
+fn unshare_parent(root: &Path) -> Result<(), StepError> {
     let mut path = root;
     loop {
-        match rustix::mount::mount_change(path, flags) {
+        match rustix::mount::mount_change(path, Propagation::PRIVATE) {
             Ok(()) => return Ok(()),
             // Not a mount point: it belongs to the mount of a directory above.
             Err(Errno::INVAL) if path != Path::new("/") => path = path.parent().unwrap_or(Path::new("/")),
