@@ -53,7 +53,8 @@ pub fn boot(
     let here = std::env::current_dir().unwrap_or_else(|_| root.to_owned());
     let directory = if shares.iter().any(|share| here.starts_with(share)) { here } else { root.to_owned() };
     let request = Request { command, directory, shares, environment };
-    let agent = std::env::current_exe().map_err(|error| format!("own program: {error}"))?;
+    // By descriptor: a build may have replaced the file since.
+    let agent = PathBuf::from("/proc/self/exe");
     let options = Options { backend, memory: MEMORY, deadline, agent };
     coracle_guest::run(&request, &options).map_err(|error| error.chain())
 }

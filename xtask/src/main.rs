@@ -5,6 +5,7 @@
 
 mod build;
 mod guest;
+mod guest_suite;
 mod libtest;
 mod packages;
 mod process;
@@ -33,7 +34,9 @@ fn main() -> ExitCode {
     let (verb, rest) = args.split_first().map_or(("help", &args[..]), |(verb, rest)| (verb.as_str(), rest));
     let root = workspace_root();
     let outcome = match verb {
-        "test" => packages::install(packages::FOR_TESTS).and_then(|()| suite::run(&root, rest)),
+        "test" => packages::install(packages::FOR_TESTS)
+            .and_then(|()| packages::install(packages::FOR_GUEST))
+            .and_then(|()| suite::run(&root, rest)),
         "guest" => match packages::install(packages::FOR_GUEST).and_then(|()| guest::run(&root, rest)) {
             Ok(status) => return status,
             Err(message) => Err(message),
@@ -43,6 +46,8 @@ fn main() -> ExitCode {
             coracle_guest::agent::main(Path::new(rest.first().map_or("", String::as_str)));
             Ok(())
         }
+        // The test programs of a plan, in the guest.
+        "guest-suite" => guest_suite::serve(Path::new(rest.first().map_or("", String::as_str))),
         "lint" => lint(&root),
         "bench" => packages::install(packages::FOR_TESTS).and_then(|()| bench(&root, rest)),
         "quickstart" => {

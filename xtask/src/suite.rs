@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::build::{self, TestProgram};
+use crate::guest_suite;
 use crate::libtest::{self, Report};
 use crate::process;
 use crate::skips::{self, Skip};
@@ -12,13 +13,15 @@ use crate::skips::{self, Skip};
 /// No test program may take longer; the whole suite has an hour on two cores.
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
-struct Outcome {
-    name: String,
-    report: Report,
-    skips: Vec<Skip>,
+/// What came of one test program.
+pub struct Outcome {
+    pub name: String,
+    pub report: Report,
+    pub skips: Vec<Skip>,
     /// What went wrong with the program itself, beside its tests.
-    fault: Option<String>,
-    output: String,
+    pub fault: Option<String>,
+    pub output: String,
+    pub took: Duration,
 }
 
 /// What may skip and what is known to fail.
@@ -27,9 +30,9 @@ struct Lists {
     known_failures: Vec<String>,
 }
 
-struct Directories {
-    target: PathBuf,
-    logs: PathBuf,
+pub struct Directories {
+    pub target: PathBuf,
+    pub logs: PathBuf,
 }
 
 /// Builds, runs, prints the failures and the counts; an error unless all passed and every skip is allowed.
@@ -49,13 +52,17 @@ pub fn run(root: &Path, filters: &[String]) -> Result<(), String> {
 
     let mut results = Vec::new();
     for program in programs.iter().filter(|program| selected(program, filters)) {
-        let started = Instant::now();
-        let mut result = run_one(program, &directories)?;
+        let mut result = run_one(program, &directories, &[], &[])?;
         forgive(&mut result, &lists.known_failures);
-        print_line(&result, started.elapsed());
+        print_line(&result);
         results.push(result);
     }
     remove_cgroup_parent();
+    for mut result in guest_suite::run(root, &programs, filters, &directories) {
+        forgive(&mut result, &lists.known_failures);
+        print_line(&result);
+        results.push(result);
+    }
     conclude(&results, &lists)
 }
 
@@ -82,7 +89,14 @@ fn selected(program: &TestProgram, filters: &[String]) -> bool {
     filters.is_empty() || filters.iter().any(|filter| program.name.contains(filter.as_str()))
 }
 
-fn run_one(program: &TestProgram, directories: &Directories) -> Result<Outcome, String> {
+/// Runs one program, or the named tests of it.
+pub fn run_one(
+    program: &TestProgram,
+    directories: &Directories,
+    tests: &[String],
+    variables: &[(String, String)],
+) -> Result<Outcome, String> {
+    let started = Instant::now();
     let stem = program.name.replace('/', "-");
     let log = directories.logs.join(format!("{stem}.log"));
     let skip_file = directories.logs.join(format!("{stem}.skips"));
@@ -94,7 +108,9 @@ fn run_one(program: &TestProgram, directories: &Directories) -> Result<Outcome, 
         .env("CARGO_MANIFEST_DIR", &program.directory)
         .env("CORACLE_SKIPS", &skip_file)
         .env("CORACLE_BIN_DIR", directories.target.join("debug"))
-        .env("RUST_BACKTRACE", "0");
+        .env("RUST_BACKTRACE", "0")
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .args(tests);
     let ended = process::run(&mut command, &log, DEADLINE)?;
 
     let bytes = std::fs::read(&log).map_err(|error| format!("{}: {error}", log.display()))?;
@@ -112,7 +128,7 @@ fn run_one(program: &TestProgram, directories: &Directories) -> Result<Outcome, 
     for (pid, command) in &ended.left {
         println!("warning: {} left process {pid} behind: {command}", program.name);
     }
-    Ok(Outcome { name: program.name.clone(), report, skips: skipped, fault, output })
+    Ok(Outcome { name: program.name.clone(), report, skips: skipped, fault, output, took: started.elapsed() })
 }
 
 /// The reason of a test marked `#[ignore]`: the mark stands in the source, beside its reason.
@@ -130,13 +146,13 @@ fn forgive(result: &mut Outcome, known: &[String]) {
     }
 }
 
-fn print_line(result: &Outcome, took: Duration) {
+fn print_line(result: &Outcome) {
     let counts = (result.report.passed, result.report.failed, result.skips.len());
     if counts == (0, 0, 0) {
         return;
     }
     let (passed, failed, skipped) = counts;
-    let seconds = took.as_secs_f64();
+    let seconds = result.took.as_secs_f64();
     println!(
         "{:<40} {passed:>4} passed {failed:>3} failed {skipped:>3} skipped {seconds:>7.1} s",
         result.name

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -54,8 +55,10 @@ struct ControlDirectory(PathBuf);
 
 impl ControlDirectory {
     fn create(request: &Request, agent: &Path) -> Result<Self, Error> {
-        let base = image::cache_directory().join("runs");
-        let path = base.join(std::process::id().to_string());
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{number}", std::process::id());
+        let path = image::cache_directory().join("runs").join(name);
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).map_err(Error::io("make", &path))?;
         let directory = Self(path);

@@ -21,6 +21,7 @@ const PACKAGES: &[&str] = &[
     "kmod",
     "libpam-systemd",
     "nftables",
+    "podman",
     "procps",
     "runc",
     "systemd",

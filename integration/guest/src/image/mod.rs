@@ -5,7 +5,7 @@
 //!   uml-<key>/ qemu-<key>/     a finished image, never changed: disk.ext4, kernel, initrd (QEMU), lib/ (user-mode Linux)
 //!   build-<key>/               one being built; renamed when it is complete, removed before the next attempt
 //!   lock                       held while building
-//!   runs/<pid>/                the control directory of a run
+//!   runs/<pid>-<n>/             the control directory of a run
 //! ```
 //! The key is made of everything below this module: another list of packages is another image.
 
