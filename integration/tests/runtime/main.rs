@@ -10,3 +10,4 @@ mod faults;
 mod groups;
 mod inherited;
 mod lifecycle;
+mod namespaces;
