@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod console;
 pub mod container;
 pub mod cri;
+pub mod cri_pod;
 pub mod images;
 pub mod inside;
 pub mod leaks;
