@@ -1,16 +1,23 @@
 //! `coracle-bench-pull [DIR…]`: pulls of one image from one registry by `coraclectl`, podman, containerd and skopeo, in
-//! turns, with their stores in temporary directories below each DIR (one on ext4 and one on tmpfs, for example).
+//! turns, with their stores on an ext4 of their own (a file on a loop device, where root is had), and in temporary
+//! directories below each DIR (else the temporary directory's, and `/dev/shm` for tmpfs).
 //!
 //! Each sample runs in a process of its own, so that processor time, peak memory and blocks written are those of this
 //! sample's processes. containerd runs privately and is measured from the request on; its start-up does not count.
 //! skopeo only copies the blobs to a directory and unpacks nothing: it is the floor of the transfer.
+//!
+//! Write amplification is what reached the loop device (`/sys/block/loopN/stat`), journal and metadata included, from
+//! the pull's begin to the end of a `syncfs` after it, per byte of the unpacked layers. The wall time ends with the pull.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+mod loop_device;
+
 use coracle_integration::images::{self, Registry};
+use loop_device::Ext4;
 use nix::sys::resource::{UsageWho, getrusage};
 
 const ROUNDS: usize = 5;
@@ -34,8 +41,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Wall ms, processor ms, peak memory in MB, MB written.
-type Sample = [f64; 4];
+/// Wall ms, processor ms, peak memory in MB, MB written by the processes, MB that reached the device.
+type Sample = [f64; 5];
 
 fn compare(arguments: &[String]) -> io::Result<()> {
     let directories = match arguments {
@@ -50,58 +57,71 @@ fn compare(arguments: &[String]) -> io::Result<()> {
     }
     let archive = images::archive(work.path(), "bench", &layers.iter().collect::<Vec<_>>())?;
     let image = registry.push(&archive, "bench", &[])?;
-    let megabytes = archive.metadata()?.len() / 1_000_000;
+    let megabytes = archive.metadata()?.len() as f64 / 1e6;
     println!(
-        "Image: {} layers, {megabytes} MB unpacked, gzip; {ROUNDS} rounds in turns; median (minimum).\n",
+        "Image: {} layers, {megabytes:.0} MB unpacked, gzip; {ROUNDS} rounds in turns; median (minimum).\n",
         layers.len()
     );
     println!(
-        "| file system | candidate | wall ms | CPU ms | peak MB | written MB |\n|---|---|---:|---:|---:|---:|"
+        "| file system | candidate | wall ms | CPU ms | peak MB | written MB | device MB | × unpacked |\n\
+        |---|---|---:|---:|---:|---:|---:|---:|"
     );
+    match Ext4::make(work.path()) {
+        Ok(ext4) => in_turns(&image, megabytes, "ext4 of its own", ext4.path(), Some(&ext4)),
+        Err(error) => eprintln!("no ext4 on a loop device: {error}"),
+    }
     for directory in &directories {
-        let mut samples: [Vec<Sample>; CANDIDATES.len()] = Default::default();
-        for _ in 0..ROUNDS {
-            for (samples, candidate) in samples.iter_mut().zip(CANDIDATES) {
-                match sample(candidate, &image, directory) {
-                    Ok(sample) => samples.push(sample),
-                    Err(error) => eprintln!("{candidate}: {error}"),
-                }
-            }
-        }
-        for (samples, candidate) in samples.iter_mut().zip(CANDIDATES) {
-            row(&file_system(directory), candidate, samples);
-        }
+        in_turns(&image, megabytes, &file_system(directory), directory, None);
     }
     Ok(())
 }
 
-fn row(file_system: &str, candidate: &str, samples: &mut [Sample]) {
+fn in_turns(image: &str, megabytes: f64, file_system: &str, directory: &Path, device: Option<&Ext4>) {
+    let mut samples: [Vec<Sample>; CANDIDATES.len()] = Default::default();
+    for _ in 0..ROUNDS {
+        for (samples, candidate) in samples.iter_mut().zip(CANDIDATES) {
+            match sample(candidate, image, directory, device) {
+                Ok(sample) => samples.push(sample),
+                Err(error) => eprintln!("{candidate}: {error}"),
+            }
+        }
+    }
+    for (samples, candidate) in samples.iter_mut().zip(CANDIDATES) {
+        row(file_system, candidate, samples, megabytes, device.is_some());
+    }
+}
+
+fn row(file_system: &str, candidate: &str, samples: &mut [Sample], megabytes: f64, has_device: bool) {
     if samples.is_empty() {
-        println!("| {file_system} | {candidate} | – | – | – | – |");
+        println!("| {file_system} | {candidate} | – | – | – | – | – | – |");
         return;
     }
     let mut column = |at: usize| {
         samples.sort_by(|a, b| a[at].total_cmp(&b[at]));
-        format!("{:.0} ({:.0})", samples[samples.len() / 2][at], samples[0][at])
+        (samples[samples.len() / 2][at], samples[0][at])
     };
-    println!(
-        "| {file_system} | {candidate} | {} | {} | {} | {} |",
-        column(0),
-        column(1),
-        column(2),
-        column(3)
-    );
+    let shown: Vec<String> =
+        (0..5).map(&mut column).map(|(median, least)| format!("{median:.0} ({least:.0})")).collect();
+    let (device, factor) = match has_device {
+        true => (shown[4].clone(), format!("{:.2}", column(4).0 / megabytes)),
+        false => ("–".to_owned(), "–".to_owned()),
+    };
+    println!("| {file_system} | {candidate} | {} | {device} | {factor} |", shown[..4].join(" | "));
 }
 
-fn sample(candidate: &str, image: &str, below: &Path) -> io::Result<Sample> {
+fn sample(candidate: &str, image: &str, below: &Path, device: Option<&Ext4>) -> io::Result<Sample> {
     let directory = tempfile::tempdir_in(below)?;
+    // What the last candidate left to be written must not count for this one.
+    let before = device.map(Ext4::written).transpose()?;
     let output = Command::new(std::env::current_exe()?)
         .args(["--one", candidate, image])
         .arg(directory.path())
         .stderr(Stdio::inherit())
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let values: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let mut values: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let after = device.map(Ext4::written).transpose()?;
+    values.push((after.unwrap_or(0) - before.unwrap_or(0)) as f64 / 1e6);
     values.try_into().map_err(|_| io::Error::other(format!("no sample: {text:?}")))
 }
 

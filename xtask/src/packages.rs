@@ -30,6 +30,7 @@ pub const FOR_TESTS: &[Package] = &[
     package("docker-registry", "docker-registry", "a registry on loopback"),
     package("apache2-utils", "htpasswd", "credentials of the test registry"),
     package("openssl", "openssl", "certificates of the test registry"),
+    package("e2fsprogs", "mkfs.ext4", "small file systems that are full"),
     package("iproute2", "ip", "namespaces and interfaces in tests"),
     package("util-linux", "unshare", "namespaces in tests"),
     package("uidmap", "newuidmap", "rootless id maps"),

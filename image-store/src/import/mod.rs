@@ -148,7 +148,21 @@ struct Found {
 fn take(store: &Store, archive: &Archive, found: Found, options: &ImportOptions) -> Result<Imported, Error> {
     let blobs: Vec<Digest> = found.documents.iter().map(|document| Digest::of(document)).collect();
     let diff_ids: Vec<Digest> = found.record.layers.iter().map(|layer| layer.diff_id).collect();
-    let _lease = store.lease(&blobs, &diff_ids)?;
+    let lease = store.lease(&blobs, &diff_ids)?;
+    let missing: Vec<Digest> =
+        diff_ids.into_iter().filter(|id| store.layers().open(&id.to_diff_id()).is_err()).collect();
+    let taken = take_all(store, archive, found, options);
+    drop(lease);
+    taken.inspect_err(|error| store.after_failure(error, &missing, &blobs))
+}
+
+fn take_all(
+    store: &Store,
+    archive: &Archive,
+    found: Found,
+    options: &ImportOptions,
+) -> Result<Imported, Error> {
+    let blobs: Vec<Digest> = found.documents.iter().map(|document| Digest::of(document)).collect();
     let layers = found.record.layers.iter().map(|layer| (layer.blob, layer.size)).collect();
     options.progress.emit(&Event::Resolved { digest: found.digest, layers });
     for (layer, member) in found.record.layers.iter().zip(&found.members) {

@@ -1,12 +1,17 @@
 //! Which back end new layers get: decided by the kernel's release and the file system below the root.
 //!
+//! Decided when the first layer is written, not when the store is opened: the trial needs space, and a store on a full disk
+//! must still be read and emptied.
+//!
 //! File-backed EROFS with 512-byte blocks panics some kernels before 6.12.2, so the release decides first, and only then is
 //! a mount tried (an empty layer's), which finds out what no release tells: whether the kernel was built with it and the
 //! file system can back it (an overlay can't).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use super::{BackEnd, Choice, ErofsLayers, Error, LayerStore, TreeLayers, store};
+use super::store::{Layers, impl_layer_store};
+use super::{BackEnd, Choice, DiffId, ErofsLayers, Error, LayerStore, LayerWriter, TreeLayers, store};
 use crate::erofs;
 use crate::layer::model::LayerTree;
 
@@ -20,15 +25,43 @@ pub fn open_store(root: &Path, choice: Choice) -> Result<Box<dyn LayerStore>, Er
             None => Ok(Box::new(ErofsLayers::open(root)?)),
             Some(reason) => Err(Error::BackEnd { back_end: BackEnd::Erofs, reason }),
         },
-        Choice::Automatic => match why_not_erofs(root)? {
-            None => Ok(Box::new(ErofsLayers::open(root)?)),
-            Some(reason) => {
-                tracing::info!(reason, "layers are unpacked");
-                Ok(Box::new(TreeLayers::open(root)?))
-            }
-        },
+        Choice::Automatic => Ok(Box::new(Automatic::open(root)?)),
     }
 }
+
+/// Asks once which back end works here.
+#[derive(Debug)]
+struct Automatic(Layers, PathBuf, OnceLock<BackEnd>);
+
+impl Automatic {
+    fn open(root: &Path) -> Result<Self, Error> {
+        Ok(Self(Layers::open(root)?, root.to_owned(), OnceLock::new()))
+    }
+
+    fn new_writer(&self, diff_id: DiffId) -> Result<LayerWriter, Error> {
+        match self.back_end()? {
+            BackEnd::Erofs => ErofsLayers::of(self.0.clone()).new_writer(diff_id),
+            BackEnd::Tree => TreeLayers::of(self.0.clone()).new_writer(diff_id),
+        }
+    }
+
+    // Two that ask at once find the same answer; an error is no answer, the next layer asks again.
+    fn back_end(&self) -> Result<BackEnd, Error> {
+        if let Some(known) = self.2.get() {
+            return Ok(*known);
+        }
+        let found = match why_not_erofs(&self.1)? {
+            None => BackEnd::Erofs,
+            Some(reason) => {
+                tracing::info!(reason, "layers are unpacked");
+                BackEnd::Tree
+            }
+        };
+        Ok(*self.2.get_or_init(|| found))
+    }
+}
+
+impl_layer_store!(Automatic);
 
 /// Says why this kernel and the file system of `root` can't mount indexes; `None` when they can.
 pub fn why_not_erofs(root: &Path) -> Result<Option<String>, Error> {
@@ -38,7 +71,7 @@ pub fn why_not_erofs(root: &Path) -> Result<Option<String>, Error> {
         return Ok(Some(format!("Linux {release} is older than 6.12.2")));
     }
     std::fs::create_dir_all(root).map_err(Error::io("make the directory", root))?;
-    let directory = root.join(format!(".erofs-probe.{}", std::process::id()));
+    let directory = probe_directory(root);
     std::fs::create_dir_all(&directory).map_err(Error::io("make the directory", &directory))?;
     let tried = try_mount(&directory);
     std::fs::remove_dir_all(&directory).map_err(Error::io("remove", &directory))?;
@@ -51,6 +84,13 @@ pub fn why_not_erofs(root: &Path) -> Result<Option<String>, Error> {
         }
         Err(other) => Err(other),
     }
+}
+
+// Several may probe at once, also in one process.
+fn probe_directory(root: &Path) -> PathBuf {
+    static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let nth = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    root.join(format!(".erofs-probe.{}.{nth}", std::process::id()))
 }
 
 fn try_mount(directory: &Path) -> Result<(), Error> {

@@ -27,7 +27,12 @@ impl ErofsLayers {
         Layers::open(root).map(Self)
     }
 
-    fn new_writer(&self, diff_id: DiffId) -> Result<LayerWriter, Error> {
+    /// The same layers, written by this back end.
+    pub(super) const fn of(layers: Layers) -> Self {
+        Self(layers)
+    }
+
+    pub(super) fn new_writer(&self, diff_id: DiffId) -> Result<LayerWriter, Error> {
         let staging = Staging::create(self.0.path(), &diff_id)?;
         let sink = TarAndIndex::create(staging.path(), &diff_id)?;
         Ok(LayerWriter::new(self.0.clone(), diff_id, BackEnd::Erofs, staging, Box::new(sink)))

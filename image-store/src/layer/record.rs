@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BackEnd, DiffId, Error};
 
-const FILE: &str = "layer.json";
+pub(super) const FILE: &str = "layer.json";
 const VERSION: u32 = 1;
 /// A record has some hundred bytes; more is damage.
 const LONGEST: u64 = 64 << 10;

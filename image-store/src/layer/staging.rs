@@ -73,7 +73,8 @@ impl Drop for Staging {
     }
 }
 
-/// Takes a committed layer out of sight, then removes it. The rename needs no space.
+/// Takes a committed layer out of sight, then removes it. The rename needs no space as long as the trash's directory has
+/// a free entry; on a full disk without one the layer is removed where it is, its record first, so that it is none at once.
 pub fn discard(layers: &Path, diff_id: &DiffId) -> Result<bool, Error> {
     let from = layers.join(diff_id.hex());
     let to = loop {
@@ -82,6 +83,11 @@ pub fn discard(layers: &Path, diff_id: &DiffId) -> Result<bool, Error> {
             Ok(()) => break to,
             Err(rustix::io::Errno::EXIST) => {}
             Err(rustix::io::Errno::NOENT) if !from.exists() => return Ok(false),
+            Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => {
+                let record = from.join(super::record::FILE);
+                crate::store::file::remove_if_there(&record).map_err(Error::io("remove", &record))?;
+                break from;
+            }
             Err(errno) => return Err(Error::io("rename to", &to)(errno)),
         }
     };

@@ -39,7 +39,12 @@ impl TreeLayers {
         Layers::open(root).map(Self)
     }
 
-    fn new_writer(&self, diff_id: DiffId) -> Result<LayerWriter, Error> {
+    /// The same layers, written by this back end.
+    pub(super) const fn of(layers: Layers) -> Self {
+        Self(layers)
+    }
+
+    pub(super) fn new_writer(&self, diff_id: DiffId) -> Result<LayerWriter, Error> {
         let staging = Staging::create(self.0.path(), &diff_id)?;
         let sink = Unpacker::create(staging.path())?;
         Ok(LayerWriter::new(self.0.clone(), diff_id, BackEnd::Tree, staging, Box::new(sink)))

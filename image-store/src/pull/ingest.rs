@@ -1,7 +1,7 @@
 //! A layer's blob on its way: who fetches it, and what of it is kept for a later attempt.
 //!
 //! `ingest/<hex>/lock` is held by flock while somebody fetches; `data` holds the compressed bytes up to where it
-//! stopped, not synced (the digest decides whether they are good). Small blobs are not kept.
+//! stopped, not synced (the digest decides whether they are good). Small blobs are not kept, nor any where room is short.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -17,6 +17,8 @@ use crate::{Digest, Store};
 
 /// Blobs smaller than this are fetched again rather than kept.
 const KEEP_FROM: u64 = 8 << 20;
+/// Nor is anything kept on a file system with less room than so many times the blob: unpacking it comes first.
+const ROOM: u64 = 8;
 const POLL: Duration = Duration::from_millis(50);
 
 /// Locks by layer between the pulls of this process.
@@ -59,8 +61,8 @@ impl Ingest {
         let directory = store.root().join("ingest").join(blob.hex());
         loop {
             if let Some(lock) = try_lock(&directory)? {
-                let mut ingest =
-                    Self { directory, _lock: lock, keep: size >= KEEP_FROM, data: None, length: 0 };
+                let keep = size >= KEEP_FROM && has_room(&directory, size);
+                let mut ingest = Self { directory, _lock: lock, keep, data: None, length: 0 };
                 ingest.adopt(size);
                 return Ok(ingest);
             }
@@ -136,6 +138,11 @@ impl Drop for Ingest {
     }
 }
 
+fn has_room(directory: &Path, size: u64) -> bool {
+    rustix::fs::statvfs(directory)
+        .is_ok_and(|status| status.f_bavail.saturating_mul(status.f_frsize) / ROOM >= size)
+}
+
 // The lock is only ours if its file is still the one in the directory: the last holder may have removed it.
 fn try_lock(directory: &Path) -> Result<Option<File>, Error> {
     file::create_dirs(directory).map_err(Error::ingest("create directory", directory))?;
@@ -144,7 +151,10 @@ fn try_lock(directory: &Path) -> Result<Option<File>, Error> {
         Ok(lock) => lock,
         // The last holder removed the directory in between.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::ingest("open", &path)(error)),
+        Err(error) => {
+            let _ = std::fs::remove_dir(directory);
+            return Err(Error::ingest("open", &path)(error));
+        }
     };
     match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}

@@ -135,12 +135,13 @@ impl Inner {
         let (blobs, diff_ids) =
             (resolved.blobs(), image.layers.iter().map(|l| l.diff_id).collect::<Vec<_>>());
         let lease = blocking(move || store.lease(&blobs, &diff_ids)).await??;
-        layers::fetch_all(&self, &registry, &resolved, &image, &options.progress).await?;
+        let fetched = self.missing(&image);
+        let all = layers::fetch_all(&self, &registry, &resolved, &image, &options.progress).await;
         let (store, reference) = (self.store.clone(), reference.clone());
         let pulled = blocking(move || {
-            let pulled = record_image(&store, &reference, &resolved, &image);
+            let pulled = all.and_then(|()| record_image(&store, &reference, &resolved, &image));
             drop(lease);
-            pulled
+            pulled.inspect_err(|error| store.after_failure(error, &fetched, &resolved.blobs()))
         });
         pulled.await?
     }

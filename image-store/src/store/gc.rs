@@ -75,6 +75,36 @@ impl Store {
         Ok(report)
     }
 
+    /// What an attempt to add an image leaves behind: whole layers are kept for the next one, except on a full disk, where
+    /// what nothing else names goes at once.
+    pub(crate) fn after_failure(&self, error: &impl crate::error::Kind, layers: &[Digest], blobs: &[Digest]) {
+        if error.kind() != crate::error::ErrorKind::Exhausted {
+            return;
+        }
+        if let Err(error) = self.abandon(layers, blobs) {
+            tracing::warn!(
+                error = crate::error::chain(&error),
+                "what a failed pull left stays until the next gc"
+            );
+        }
+    }
+
+    fn abandon(&self, layers: &[Digest], blobs: &[Digest]) -> Result<(), Error> {
+        let _guard = self.exclusive()?;
+        let marked =
+            self.mark(&GcOptions { dry_run: true, ..GcOptions::default() }, &mut GcReport::default())?;
+        for layer in layers.iter().map(Digest::to_diff_id).filter(|layer| !marked.layers.contains(layer)) {
+            match self.layers().remove(&layer) {
+                Err(crate::layer::Error::NotFound { .. }) => {}
+                removed => removed?,
+            }
+        }
+        for blob in blobs.iter().filter(|blob| !marked.blobs.contains(blob)) {
+            self.unlink(&self.blob_path(blob))?;
+        }
+        Ok(())
+    }
+
     fn mark(&self, options: &GcOptions, report: &mut GcReport) -> Result<Marked, Error> {
         let mut marked = Marked::default();
         let (references, ref_problems) = self.references()?;

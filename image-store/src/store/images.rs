@@ -40,14 +40,34 @@ pub struct Removed {
 }
 
 impl Store {
-    /// Records an image and its names, in this order, durable when it returns. All blobs and layers must be there.
+    /// Records an image and its names, in this order, durable when it returns. All blobs and layers must be there. After
+    /// an error no record is there that was not before.
     pub fn add_image(&self, image: &ImageRecord, names: &[RefRecord]) -> Result<(), Error> {
         let _guard = self.share()?;
-        record::save(&self.image_path(&image.id), image)?;
-        for name in names {
-            record::save(&self.ref_path(&name.name), name)?;
+        let mut made = Vec::new();
+        let saved = self.save_image(image, names, &mut made);
+        if saved.is_err() {
+            for path in made.iter().rev() {
+                self.unlink(path)?;
+            }
         }
-        Ok(())
+        saved
+    }
+
+    fn save_image(
+        &self,
+        image: &ImageRecord,
+        names: &[RefRecord],
+        made: &mut Vec<PathBuf>,
+    ) -> Result<(), Error> {
+        let mut note = |path: PathBuf| {
+            if !path.exists() {
+                made.push(path.clone());
+            }
+            path
+        };
+        record::save(&note(self.image_path(&image.id)), image)?;
+        names.iter().try_for_each(|name| record::save(&note(self.ref_path(&name.name)), name))
     }
 
     /// Finds an image by name (completed as in a pull), by id, or by the beginning of an id.
