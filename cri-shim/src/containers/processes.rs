@@ -33,14 +33,27 @@ pub(super) async fn runtime(daemon: &Arc<Daemon>, args: &[&str]) -> Result<Strin
     Err(fail(String::from_utf8_lossy(&output.stderr).trim().chars().take(2000).collect()))
 }
 
-/// The living processes of the container's control group. A container that the runtime does not know has none.
-pub(super) async fn living(daemon: &Arc<Daemon>, id: &str) -> Vec<i32> {
+/// The living processes of the container's control group. A container that the runtime does not know has none; that it
+/// cannot be asked says nothing of its processes, and is an error.
+pub(super) async fn living(daemon: &Arc<Daemon>, id: &str) -> Result<Vec<i32>, Error> {
     if !daemon.runtime_root().join(id).is_dir() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let Ok(text) = runtime(daemon, &["ps", "--format", "json", id]).await else { return Vec::new() };
-    let pids: Vec<i32> = serde_json::from_str::<Option<Vec<i32>>>(&text).ok().flatten().unwrap_or_default();
-    pids.into_iter().filter(|pid| is_alive(*pid)).collect()
+    let text = match runtime(daemon, &["ps", "--format", "json", id]).await {
+        Ok(text) => text,
+        // Removed between the two looks, or its group went with the last process (systemd).
+        Err(_) if !daemon.runtime_root().join(id).is_dir() => return Ok(Vec::new()),
+        Err(Error::Runtime { message, .. }) if message.contains("no such file or directory") => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    };
+    let pids: Option<Vec<i32>> = serde_json::from_str(&text).map_err(|e| Error::Runtime {
+        runtime: "runtime".into(),
+        command: format!("ps {id}"),
+        message: format!("answered no list of processes: {e}"),
+    })?;
+    Ok(pids.unwrap_or_default().into_iter().filter(|pid| is_alive(*pid)).collect())
 }
 
 /// Kills everything in the container's group until nothing of it is alive.
@@ -49,11 +62,12 @@ pub(super) async fn kill_all(daemon: &Arc<Daemon>, id: &str, patience: Duration)
     let mut pause = Duration::from_millis(5);
     loop {
         let left = living(daemon, id).await;
-        if left.is_empty() {
+        if left.as_ref().is_ok_and(Vec::is_empty) {
             return Ok(());
         }
         if Instant::now() > end {
-            return Err(Error::Alive { id: id.to_owned(), processes: describe(&left) });
+            let processes = describe(&left?);
+            return Err(Error::Alive { id: id.to_owned(), processes });
         }
         // It may have gone in between: the next look tells.
         let _ = runtime(daemon, &["kill", "--all", id, "KILL"]).await;

@@ -85,7 +85,7 @@ async fn kill(daemon: &Arc<Daemon>, entry: &Entry<Container>, container: &Contai
         return Ok(());
     }
     sent?;
-    let left = processes::living(daemon, &container.id).await;
+    let left = processes::living(daemon, &container.id).await?;
     let processes = match left.is_empty() {
         false => processes::describe(&left),
         true => format!("no process is left, but its monitor has not told of its end within {KILLED:?}"),

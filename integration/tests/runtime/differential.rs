@@ -36,11 +36,7 @@ const ACCEPTED: &[(&str, &str, &str)] = &[
         "/sys/fs/cgroup rw,nosuid,nodev,noexec,relatime",
         "the other side of that difference: runc's tmpfs stays rw",
     ),
-    (
-        "*",
-        "ociVersion",
-        "the version of the specification that each runtime implements",
-    ),
+    ("*", "ociVersion", "the version of the specification that each runtime implements"),
 ];
 
 /// How the bundle is used.
