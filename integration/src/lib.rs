@@ -7,6 +7,7 @@
 pub mod bundle;
 pub mod console;
 pub mod container;
+#[cfg(feature = "cri")]
 pub mod cri;
 pub mod cri_pod;
 pub mod images;
