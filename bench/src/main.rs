@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     for row in &mut rows {
         row.syscalls = syscalls(row, &candidates);
     }
-    let text = table::render(&rows);
+    let text = table::render(&rows) + &other_section();
     print!("{text}");
     // The chapters after the first are other programs'.
     let before = std::fs::read_to_string("docs/performance.md").unwrap_or_default();
@@ -42,6 +42,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What `coracle-bench-cri` wrote on the page.
+fn other_section() -> String {
+    let page = std::fs::read_to_string("docs/performance.md").unwrap_or_default();
+    page.find("\n## Pods\n").map_or_else(String::new, |at| page[at..].to_owned())
 }
 
 /// What is compared: the floor where it applies, then the runtimes.

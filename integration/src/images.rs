@@ -43,10 +43,15 @@ pub fn busybox_layer(work: &Path) -> io::Result<Layer> {
 
 /// Writes a `docker save` archive of these layers; its command is `sh`.
 pub fn archive(work: &Path, name: &str, layers: &[&Layer]) -> io::Result<PathBuf> {
+    archive_with(work, name, layers, &["sh"])
+}
+
+/// The same with another command.
+pub fn archive_with(work: &Path, name: &str, layers: &[&Layer], command: &[&str]) -> io::Result<PathBuf> {
     let parts = work.join(format!("{name}.parts"));
     std::fs::create_dir_all(&parts)?;
     let diff_ids: Vec<_> = layers.iter().map(|layer| format!("sha256:{}", layer.diff_id)).collect();
-    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"], "WorkingDir": "/tmp"},
+    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": command, "WorkingDir": "/tmp"},
         "rootfs": {"type": "layers", "diff_ids": diff_ids}});
     std::fs::write(parts.join("config.json"), config.to_string())?;
     let mut members = Vec::new();

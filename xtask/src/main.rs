@@ -23,7 +23,9 @@ usage: cargo xtask <command>
   guest [--backend uml|qemu] [--env NAME=VALUE] -- COMMAND…
                    COMMAND as root in a Debian machine with systemd and cgroup v2, in this directory
   lint             formatting and clippy, warnings denied
-  bench [ARG…]     the runtime against runc and crun and against the bare floor; writes docs/performance.md
+  bench            the runtime against runc and crun and against the bare floor; writes docs/performance.md
+  bench cri [ROUNDS [PODS]]
+                   coracled against containerd with runc and crun; writes the section on pods of that page
   quickstart [--check]
                    build, install what is missing, run the pods of the Kubernetes tutorial until Ctrl-C; --check: once
   packages         install the Debian packages that the tests use
@@ -97,18 +99,27 @@ fn lint(root: &Path) -> Result<(), String> {
     succeed(&mut clippy, "cargo clippy")
 }
 
-fn bench(root: &Path, rest: &[String]) -> Result<(), String> {
-    let release = ["build", "--release", "-p", "coracle-runtime", "-p", "coracle-bench", "--bins"];
-    succeed(cargo(root).args(release), "cargo build --release")?;
-    let target = build::target_dir(root)?;
+fn bench(root: &Path, arguments: &[String]) -> Result<(), String> {
+    let (program, rest) = match arguments.split_first() {
+        Some((first, rest)) if first == "cri" => ("coracle-bench-cri", rest),
+        _ => ("coracle-bench", arguments),
+    };
+    let products = ["-p", "coracle-runtime", "-p", "coracle-monitor", "-p", "coracle-cri", "--bins"];
+    succeed(cargo(root).args(["build", "--release"]).args(products), "cargo build --release")?;
+    succeed(
+        cargo(root).args(["build", "--release", "-p", "coracle-bench", "--bins"]),
+        "cargo build --release",
+    )?;
+    let release = build::target_dir(root)?.join("release");
     // crun refuses version 1 with controllers on a cgroup2 mount beside it: that mount is hidden from all candidates.
-    let view = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$0\" \"$@\"";
-    let mut program = Command::new("unshare");
-    program.args(["--mount", "--propagation", "private", "sh", "-c", view]);
-    program
-        .arg(target.join("release/coracle-bench"))
+    let view = "umount /sys/fs/cgroup/unified 2>/dev/null; ip link set lo up; exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "--net", "sh", "-c", view]);
+    command
+        .arg(release.join(program))
         .current_dir(root)
-        .env("CORACLE", target.join("release/coracle"))
+        .env("CORACLE", release.join("coracle"))
+        .env("CORACLED", release.join("coracled"))
         .args(rest);
-    succeed(&mut program, "coracle-bench")
+    succeed(&mut command, program)
 }

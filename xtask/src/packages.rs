@@ -25,6 +25,12 @@ pub const FOR_TESTS: &[Package] = &[
     package("crun", "crun", "second peer of comparisons and bench"),
     package("podman", "podman", "a caller of runtimes"),
     package("containerd", "containerd", "a caller of runtimes"),
+    package(
+        "containernetworking-plugins",
+        "/usr/lib/cni/bridge",
+        "the networks of containerd's pods in the bench",
+    ),
+    package("iptables", "iptables", "what those plugins call"),
     package("skopeo", "skopeo", "pushes images into the test registry, peer of pulls"),
     package("umoci", "umoci", "unpacks images, to compare layers file by file"),
     package("docker-registry", "docker-registry", "a registry on loopback"),
