@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use coracle_cri::network::{Embedded, EmbeddedConfig, HostPort, Network, PodRef, netns};
+use coracle_cri::network::{Attachment, Embedded, EmbeddedConfig, HostPort, Network, PodRef, netns};
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// Runs `test` in new network and mount namespaces; says so where that is not allowed.
@@ -93,9 +93,13 @@ fn pods_reach_each_other_and_are_reached_through_host_ports() {
                 |host_port| HostPort { protocol: "tcp".into(), host_ip: None, host_port, container_port: 80 };
             let one = pod(directory, "1111111111111111", vec![port(8081)]);
             let two = pod(directory, "2222222222222222", vec![port(8082)]);
-            let a = network.attach(&one).await.expect("attach one");
-            let b = network.attach(&two).await.expect("attach two");
-            assert_eq!(network.attach(&one).await.expect("again"), a, "attaching twice is one attachment");
+            let a = network.attach(&one, &Attachment::default()).await.expect("attach one");
+            let b = network.attach(&two, &Attachment::default()).await.expect("attach two");
+            assert_eq!(
+                network.attach(&one, &Attachment::default()).await.expect("again"),
+                a,
+                "attaching twice is one attachment"
+            );
             let ip = |ips: &[IpAddr]| ips[0].to_string();
             assert_eq!((ip(&a.ips).as_str(), ip(&b.ips).as_str()), ("10.89.0.2", "10.89.0.3"));
             serve(&one.netns, "one");

@@ -69,16 +69,22 @@ impl Service {
         Self { directory, network: new_network(), process: None, extra: extra.to_owned() }
     }
 
+    /// Further lines of configuration, tables at the end.
+    pub fn configure(&mut self, extra: &str) {
+        extra.clone_into(&mut self.extra);
+    }
+
     /// Starts the daemon and waits until it answers, or has died (by a fault that a test asked for).
     pub fn launch(&mut self, environment: &[(&str, &str)]) {
         let config = self.path("coracled.toml");
         let text = format!(
-            "root = {:?}\nstate = {:?}\nsocket = {:?}\nnetns = {:?}\nnetwork = \"embedded\"\n{}\n\
+            "root = {:?}\nstate = {:?}\nsocket = {:?}\nnetns = {:?}\n{}{}\n\
              [embedded]\nbridge = \"cor0\"\nsubnet = \"10.88.0.0/16\"\n",
             self.path("root"),
             self.path("run"),
             self.socket(),
             self.path("netns"),
+            if self.extra.contains("network =") { "" } else { "network = \"embedded\"\n" },
             self.extra
         );
         std::fs::write(&config, text).expect("configuration");

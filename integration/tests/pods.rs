@@ -306,3 +306,58 @@ fn a_monitor_that_died_with_the_daemon_is_found_out() {
     });
     none_left(&service);
 }
+
+/// Debian's plugins: a bridge with addresses from host-local.
+#[test]
+fn cni_plugins_connect_and_disconnect_a_pod() {
+    require_root!();
+    if cri::is_missing_something() {
+        return;
+    }
+    if !Path::new("/usr/lib/cni/bridge").exists() {
+        let test = coracle_integration::privilege::test_name();
+        return coracle_integration::privilege::record_skip(&test, "needs containernetworking-plugins");
+    }
+    let mut service = Service::prepare("");
+    let (configs, leases) = (service.path("net.d"), service.path("cni-leases"));
+    service.configure(&format!(
+        "network = \"cni\"\n[cni]\nconfig = {configs:?}\nplugins = [\"/usr/lib/cni\"]\n"
+    ));
+    service.launch(&[]);
+    let conflist = serde_json::json!({"cniVersion": "1.0.0", "name": "testnet", "plugins": [{
+        "type": "bridge", "bridge": "cni-test0", "isGateway": true,
+        "ipam": {"type": "host-local", "dataDir": leases, "ranges": [[{"subnet": "10.99.0.0/24"}]]},
+    }]});
+    let leased = || -> Vec<String> {
+        let files = std::fs::read_dir(leases.join("testnet")).into_iter().flatten().flatten();
+        let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with("10.")).collect()
+    };
+    let id = block_on(async {
+        let mut client = service.runtime().await;
+        let network = |status: StatusResponse| status.status.unwrap().conditions[1].clone();
+        let before = network(client.status(StatusRequest::default()).await.unwrap().into_inner());
+        assert!(!before.status && !before.message.is_empty(), "{before:?}");
+        let refused = client.run_pod_sandbox(run_request(&pod_config("early"))).await.unwrap_err();
+        assert!(refused.message().contains("net.d"), "{refused}");
+        std::fs::create_dir(&configs).unwrap();
+        std::fs::write(configs.join("10-test.conflist"), conflist.to_string()).unwrap();
+        assert!(network(client.status(StatusRequest::default()).await.unwrap().into_inner()).status);
+        let request = run_request(&pod_config("cni"));
+        let id = client.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id;
+        let status =
+            client.pod_sandbox_status(status_request(&id)).await.unwrap().into_inner().status.unwrap();
+        assert_eq!(leased(), [status.network.unwrap().ip]);
+        id
+    });
+    // DEL goes the way of ADD, also after a restart and when the configuration is gone.
+    std::fs::remove_dir_all(&configs).unwrap();
+    service.restart();
+    block_on(async {
+        let mut client = service.runtime().await;
+        client.stop_pod_sandbox(stop(&id)).await.unwrap();
+        assert_eq!(leased(), Vec::<String>::new());
+        client.remove_pod_sandbox(remove(&id)).await.unwrap();
+    });
+    none_left(&service);
+}

@@ -27,6 +27,8 @@ fn run() -> std::io::Result<()> {
         return Ok(());
     }
     let _ = rustix::process::setsid();
+    // Not before the containers, whose loss it would be; ignored where it may not be lowered (no CAP_SYS_RESOURCE).
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-998");
     let mut server = Server::bind(config)?;
     announce()?;
     server.run()

@@ -41,6 +41,7 @@ pub const FOR_TESTS: &[Package] = &[
     package("util-linux", "unshare", "namespaces in tests"),
     package("uidmap", "newuidmap", "rootless id maps"),
     package("nftables", "nft", "host ports and masquerading of the embedded network"),
+    package("containernetworking-plugins", "/usr/lib/cni/bridge", "CNI plugins that pods are connected by"),
     package("libseccomp-dev", "/usr/include/seccomp.h", "the oracle of the seccomp compiler"),
     package("strace", "strace", "counts system calls in the bench"),
     package("tar", "tar", "the other reader of layers"),

@@ -38,6 +38,7 @@ pub(crate) use joins::Creating;
 pub use lifecycle::{reopen_log, start};
 pub use recover::recover;
 pub use remove::{remove, remove_all};
+pub(crate) use status::status_of;
 pub use status::{list, status};
 pub use stop::{stop, stop_all};
 pub use update::update_resources;

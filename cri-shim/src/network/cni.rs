@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Attachment, Error, PodRef};
+use super::{Attachment, Error, PodRef, netns};
 
 /// A plugin chain as read from the configuration directory.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     pub name: String,
     pub version: String,
@@ -48,23 +49,23 @@ impl Cni {
         self.chain().err().map(|e| e.to_string())
     }
 
-    pub(super) async fn add(&self, pod: &PodRef) -> Result<Attachment, Error> {
-        let chain = self.chain()?;
+    pub(super) async fn add(&self, pod: &PodRef, intended: &Attachment) -> Result<Attachment, Error> {
+        let chain = intended.cni_chain.clone().map_or_else(|| self.chain(), Ok)?;
         let mut result: Option<Value> = None;
         for plugin in &chain.plugins {
             let config = render_config(&chain, plugin, pod, result.as_ref());
             result = Some(self.execute("ADD", plugin, &config, pod).await?);
         }
         let result = result.unwrap_or_else(|| json!({}));
-        Ok(Attachment { ips: ips_of(&result), cni_result: Some(result) })
+        Ok(Attachment { ips: ips_of(&result), cni_result: Some(result), cni_chain: Some(chain) })
     }
 
     /// Runs the chain backwards; a plugin's failure does not keep the others from being called.
     pub(super) async fn del(&self, pod: &PodRef, attachment: &Attachment) -> Result<(), Error> {
-        let chain = self.chain()?;
+        let Some(chain) = &attachment.cni_chain else { return Ok(()) };
         let mut first = Ok(());
         for plugin in chain.plugins.iter().rev() {
-            let config = render_config(&chain, plugin, pod, attachment.cni_result.as_ref());
+            let config = render_config(chain, plugin, pod, attachment.cni_result.as_ref());
             let done = self.execute("DEL", plugin, &config, pod).await.map(|_| ());
             if first.is_ok() {
                 first = done;
@@ -121,10 +122,13 @@ async fn run_plugin(
         "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={}",
         pod.namespace, pod.name, pod.id, pod.uid
     );
+    // Gone after a reboot: the specification has it empty then, and plugins clean up what is outside of it.
+    let gone = command == "DEL" && !netns::is_pinned(&pod.netns);
+    let path = if gone { Path::new("") } else { &pod.netns };
     let mut child = tokio::process::Command::new(binary)
         .env("CNI_COMMAND", command)
         .env("CNI_CONTAINERID", &pod.id)
-        .env("CNI_NETNS", &pod.netns)
+        .env("CNI_NETNS", path)
         .env("CNI_IFNAME", "eth0")
         .env("CNI_ARGS", args)
         .env("CNI_PATH", paths.join(":"))

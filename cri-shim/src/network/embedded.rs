@@ -62,7 +62,7 @@ impl Embedded {
         })
         .await?;
         nat::apply(&nat::render_ports(&self.bridge, "add", address, &pod.ports)).await?;
-        Ok(Attachment { ips: vec![IpAddr::V4(address)], cni_result: None })
+        Ok(Attachment { ips: vec![IpAddr::V4(address)], ..Attachment::default() })
     }
 
     /// The namespace's end deletes the veth; here only what is outside of it: ports, lease, and the host's end of a pair

@@ -73,6 +73,9 @@ pub struct Attachment {
     /// The CNI result of the last plugin, for DEL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cni_result: Option<serde_json::Value>,
+    /// The plugin chain that made it: DEL goes the same way, whatever the node's configuration has become since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni_chain: Option<cni::Chain>,
 }
 
 /// The network that the daemon was configured with.
@@ -83,11 +86,19 @@ pub enum Network {
 }
 
 impl Network {
-    /// Connects the pod's namespace; what a failure leaves is undone by `detach`.
-    pub async fn attach(&self, pod: &PodRef) -> Result<Attachment, Error> {
+    /// What is going to be done: recorded before [`Self::attach`], so that `detach` can undo half of it.
+    pub fn intend(&self) -> Result<Attachment, Error> {
+        match self {
+            Self::Embedded(_) => Ok(Attachment::default()),
+            Self::Cni(cni) => Ok(Attachment { cni_chain: Some(cni.chain()?), ..Attachment::default() }),
+        }
+    }
+
+    /// Connects the pod's namespace as intended; what a failure leaves is undone by `detach`.
+    pub async fn attach(&self, pod: &PodRef, intended: &Attachment) -> Result<Attachment, Error> {
         match self {
             Self::Embedded(net) => net.attach(pod).await,
-            Self::Cni(cni) => cni.add(pod).await,
+            Self::Cni(cni) => cni.add(pod, intended).await,
         }
     }
 

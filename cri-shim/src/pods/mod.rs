@@ -24,7 +24,7 @@ mod user;
 
 use std::sync::Arc;
 
-use k8s_cri::v1::{ContainerEventResponse, ContainerEventType};
+use k8s_cri::v1::{ContainerEventResponse, ContainerEventType, ContainerStatus};
 
 pub(crate) use error::Error;
 pub(crate) use joins::Joins;
@@ -35,8 +35,9 @@ pub(crate) use status::status_of;
 pub use status::{list, status};
 pub use teardown::{remove, stop};
 
+use crate::containers;
 use crate::daemon::Daemon;
-use crate::record::{Entry, Sandbox, SandboxState};
+use crate::record::{ContainerState, Entry, Sandbox, SandboxState};
 
 /// The sandbox that a client means by an id or its beginning; one that is being made is not there yet.
 pub(crate) fn find(daemon: &Daemon, id: &str) -> Option<Entry<Sandbox>> {
@@ -45,13 +46,20 @@ pub(crate) fn find(daemon: &Daemon, id: &str) -> Option<Entry<Sandbox>> {
 
 /// Tells those who listen of a change of the sandbox itself.
 fn event(daemon: &Arc<Daemon>, entry: &Entry<Sandbox>, kind: ContainerEventType) {
-    let sandbox = entry.read();
+    let sandbox = entry.get();
     // An error says that nobody listens.
     let _ = daemon.events.send(ContainerEventResponse {
         container_id: sandbox.id.clone(),
         container_event_type: kind as i32,
         created_at: run::now(),
         pod_sandbox_status: Some(status_of(&sandbox)),
-        containers_statuses: Vec::new(),
+        containers_statuses: containers_of(daemon, &sandbox.id),
     });
+}
+
+/// The statuses of a pod's containers, as far as the records know.
+fn containers_of(daemon: &Daemon, id: &str) -> Vec<ContainerStatus> {
+    let containers = daemon.records.containers_of(id);
+    let shown = containers.iter().map(|c| c.get()).filter(|c| c.state != ContainerState::Creating);
+    shown.map(|c| containers::status_of(&c)).collect()
 }

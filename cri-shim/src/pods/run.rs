@@ -15,7 +15,7 @@ use super::joins::{CLAIM, Role, Ticket};
 use super::plan::{Key, Plan, namespace_options};
 use super::{Error, cgroup, event, files, monitor, pins, plan, teardown};
 use crate::daemon::Daemon;
-use crate::network::{Attachment, netns};
+use crate::network::netns;
 use crate::record::{Entry, Sandbox, SandboxState};
 
 /// Makes a sandbox, or joins the call that is making it. Dropped when the client hangs up: the work goes on.
@@ -74,7 +74,7 @@ async fn drop_unclaimed(daemon: &Arc<Daemon>, ticket: &Ticket, id: &str) {
 async fn make(daemon: &Arc<Daemon>, request: RunPodSandboxRequest, plan: Plan) -> Result<String, Status> {
     let name = plan.key.to_string();
     let fail = |e: Error| e.on("run pod sandbox", &name);
-    refuse_second(daemon, &plan.key).map_err(fail)?;
+    refuse_second(daemon, &plan.key).await.map_err(fail)?;
     let entry = intend(daemon, &request, &plan).map_err(fail)?;
     let _turn = entry.turn().await;
     if let Err(failure) = bring_up(daemon, &entry, &plan).await {
@@ -92,18 +92,22 @@ async fn make(daemon: &Arc<Daemon>, request: RunPodSandboxRequest, plan: Plan) -
     Ok(id)
 }
 
-fn refuse_second(daemon: &Daemon, key: &Key) -> Result<(), Error> {
+/// A pod and attempt has one sandbox. What a failure left of one is taken apart now.
+async fn refuse_second(daemon: &Arc<Daemon>, key: &Key) -> Result<(), Error> {
     let same = |entry: &Entry<Sandbox>| {
         entry.read().config.metadata.as_ref().is_some_and(|metadata| Key::of(metadata) == *key)
     };
     let Some(entry) = daemon.records.sandboxes.list().into_iter().find(same) else { return Ok(()) };
-    let sandbox = entry.read();
-    let state = match sandbox.state {
-        SandboxState::Creating => "being taken apart after a failure",
+    let (id, state) = (entry.read().id.clone(), entry.read().state);
+    let state = match state {
+        SandboxState::Creating => {
+            let _turn = entry.turn().await;
+            return teardown::undo(daemon, &entry).await;
+        }
         SandboxState::Ready => "ready",
         SandboxState::NotReady => "stopped and has to be removed first",
     };
-    Err(Error::Exists { key: key.to_string(), id: sandbox.id.clone(), state })
+    Err(Error::Exists { key: key.to_string(), id, state })
 }
 
 /// Records what is going to be made.
@@ -125,7 +129,7 @@ fn intend(daemon: &Daemon, request: &RunPodSandboxRequest, plan: &Plan) -> Resul
         created_at: later_than_all(daemon, &plan.key),
         netns: if plan.host_network { None } else { Some(netns_path(&daemon.config.netns)?) },
         ports: plan.ports.clone(),
-        attachment: (!plan.host_network).then(Attachment::default),
+        attachment: if plan.host_network { None } else { Some(daemon.network.intend()?) },
         files: files::places(&directory, plan),
         ipcns: pin("ipc").filter(|_| !plan.host_ipc),
         utsns: pin("uts").filter(|_| !plan.host_network),
@@ -202,7 +206,7 @@ async fn connect(
 ) -> Result<Vec<std::net::IpAddr>, Error> {
     let Some(pod) = teardown::pod_ref(sandbox) else { return Ok(Vec::new()) };
     fault::point("pods.run.network")?;
-    let attachment = daemon.network.attach(&pod).await?;
+    let attachment = daemon.network.attach(&pod, &sandbox.attachment.clone().unwrap_or_default()).await?;
     fault::point("pods.run.connected")?;
     let ips = attachment.ips.clone();
     entry.update(|s| s.attachment = Some(attachment))?;

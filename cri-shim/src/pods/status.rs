@@ -12,7 +12,7 @@ use serde_json::json;
 use tonic::Status;
 
 use super::plan::namespace_options;
-use super::{find, run};
+use super::{containers_of, find, run};
 use crate::daemon::Daemon;
 use crate::record::{Sandbox, SandboxState};
 
@@ -28,7 +28,7 @@ pub async fn status(
     Ok(PodSandboxStatusResponse {
         status: Some(status_of(&sandbox)),
         info,
-        containers_statuses: Vec::new(),
+        containers_statuses: containers_of(daemon, &sandbox.id),
         timestamp: run::now(),
     })
 }
