@@ -9,6 +9,7 @@ mod namespaces;
 mod process;
 pub mod resources;
 pub mod seccomp;
+mod seccomp_table;
 mod user;
 
 pub use capabilities::{DEFAULT_CAPABILITIES, for_container as capabilities, names as capability_names};
