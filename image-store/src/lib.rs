@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod digest;
 mod erofs;
 pub mod error;
+pub mod export;
 pub mod fault;
 pub mod import;
 pub mod layer;

@@ -26,13 +26,13 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
+        Self::with(registry::Config::default()).await
+    }
+
+    async fn with(config: registry::Config) -> Self {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path(), Choice::Only(BackEnd::Tree)).unwrap();
-        let config = registry::Config {
-            stall_timeout: Duration::from_millis(400),
-            attempts: 3,
-            ..registry::Config::default()
-        };
+        let config = registry::Config { stall_timeout: Duration::from_millis(400), attempts: 3, ..config };
         Self {
             registry: Registry::start().await,
             puller: Puller::with_config(store, config).unwrap(),
@@ -239,4 +239,57 @@ async fn a_dropped_pull_leaves_what_the_next_one_goes_on_with() {
     let resumed = bench.registry.requests("bytes=");
     assert_eq!(resumed.len(), 1, "{resumed:?}");
     assert_eq!(std::fs::read_dir(bench.store().root().join("ingest")).unwrap().count(), 0);
+}
+
+async fn paced(parallel_ranges: usize) -> (Bench, TestImage, Duration) {
+    let config = registry::Config {
+        parallel_ranges,
+        ranges_after: Duration::from_millis(300),
+        ..registry::Config::default()
+    };
+    let bench = Bench::with(config).await;
+    let image = bench.registry.push(&[24 * MIB]);
+    bench.registry.faults(|faults| faults.bytes_per_second = Some(6 << 20));
+    let began = std::time::Instant::now();
+    bench.pull().await.unwrap();
+    (bench, image, began.elapsed())
+}
+
+#[tokio::test]
+async fn a_slow_connection_is_joined_by_others_and_a_fast_one_stays_alone() {
+    let (bench, image, alone) = paced(1).await;
+    bench.check(&image);
+    assert_eq!(bench.registry.requests("bytes=").len(), 0);
+    let (bench, image, together) = paced(4).await;
+    bench.check(&image);
+    let asked = bench.registry.requests("bytes=").len();
+    assert!((10..=12).contains(&asked), "{asked} ranges of 2 MiB");
+    eprintln!("24 MiB at 6 MiB/s a connection: one {alone:?}, four {together:?}");
+    assert!(together * 3 < alone * 2, "one connection {alone:?}, four {together:?}");
+    let bench = Bench::new().await;
+    let image = bench.registry.push(&[24 * MIB]);
+    bench.pull().await.unwrap();
+    bench.check(&image);
+    assert_eq!(bench.registry.requests("bytes=").len(), 0);
+}
+
+#[tokio::test]
+async fn ranges_that_break_or_are_unknown_end_in_the_image_all_the_same() {
+    for no_ranges in [false, true] {
+        let config = registry::Config { ranges_after: Duration::ZERO, ..registry::Config::default() };
+        let bench = Bench::with(config).await;
+        let image = bench.registry.push(&[24 * MIB]);
+        bench.registry.faults(|faults| (faults.reset_blobs, faults.no_ranges) = ((4, 1 << 20), no_ranges));
+        bench.pull().await.unwrap();
+        bench.check(&image);
+    }
+    let config = registry::Config { ranges_after: Duration::ZERO, ..registry::Config::default() };
+    let bench = Bench::with(config).await;
+    let image = bench.registry.push(&[24 * MIB]);
+    bench.registry.faults(|faults| faults.corrupt_blobs = true);
+    assert_eq!(bench.pull().await.unwrap_err().kind(), ErrorKind::Corrupt);
+    bench.check_nothing();
+    bench.registry.faults(|faults| faults.corrupt_blobs = false);
+    bench.pull().await.unwrap();
+    bench.check(&image);
 }

@@ -76,6 +76,34 @@ pub fn archive_with(work: &Path, name: &str, layers: &[&Layer], command: &[&str]
     Ok(archive)
 }
 
+/// How a registry is reached; by default over plain HTTP by anybody.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// Certificate and key of the server: it speaks TLS.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Clients need a certificate of this authority.
+    pub client_authority: Option<PathBuf>,
+    /// A file of `htpasswd -B`: basic authentication.
+    pub users: Option<PathBuf>,
+}
+
+impl Access {
+    /// The parts of the registry's configuration, below `http` and on the top level.
+    fn configuration(&self) -> (String, String) {
+        let tls = self.certificate.as_ref().map_or_else(String::new, |(certificate, key)| {
+            let clients = self
+                .client_authority
+                .as_ref()
+                .map_or_else(String::new, |ca| format!(", clientcas: [{}]", ca.display()));
+            format!(", tls: {{certificate: {}, key: {}{clients}}}", certificate.display(), key.display())
+        });
+        let users = self.users.as_ref().map_or_else(String::new, |file| {
+            format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display())
+        });
+        (tls, users)
+    }
+}
+
 /// A docker-registry of its own on loopback, ended when dropped.
 pub struct Registry {
     process: Child,
@@ -86,6 +114,12 @@ pub struct Registry {
 impl Registry {
     /// Starts one that keeps its data below `work`.
     pub fn start(work: &Path) -> io::Result<Self> {
+        Self::start_with(work, &Access::default())
+    }
+
+    /// Starts one with TLS or users; what another one kept below `work` is there.
+    pub fn start_with(work: &Path, access: &Access) -> io::Result<Self> {
+        let (tls, users) = access.configuration();
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let data = work.join("registry-data");
         std::fs::create_dir_all(&data)?;
@@ -94,7 +128,7 @@ impl Registry {
         writeln!(file, "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}")?;
         writeln!(
             file,
-            "storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"}}",
+            "{users}storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"{tls}}}",
             data.display()
         )?;
         let process = Command::new("docker-registry")

@@ -3,6 +3,7 @@
 //! What concerns images works without a daemon: locks in the store keep commands and a running daemon apart. What
 //! concerns pods (`node`) asks the daemon over its socket.
 
+mod export;
 mod failure;
 mod fsck;
 mod gc;
@@ -103,6 +104,8 @@ enum Verb {
     Rmi(rmi::Args),
     /// Take images from a file made by `docker save`, or from an OCI layout
     Import(import::Args),
+    /// Write an image to a file that docker, podman, skopeo and containerd read
+    Export(export::Args),
     /// Make an OCI bundle of an image: config.json and a root file system, for coracle or runc
     Unpack(unpack::Args),
     /// Run a command in a new container, in the foreground; the container is removed afterwards
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&cli, args),
         Verb::Rmi(args) => rmi::run(&cli, args),
         Verb::Import(args) => import::run(&cli, args),
+        Verb::Export(args) => export::run(&cli, args),
         Verb::Unpack(args) => unpack::run(&cli, args),
         Verb::Run(args) => return run::run(&cli, args),
         Verb::Gc(args) => gc::run(&cli, args),

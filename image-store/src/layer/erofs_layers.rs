@@ -14,7 +14,7 @@ use super::writer::Sink;
 use super::{BackEnd, DiffId, Error, LayerWriter};
 use crate::{erofs, tar};
 
-pub(super) const TAR: &str = "layer.tar";
+pub(crate) const TAR: &str = "layer.tar";
 pub(super) const INDEX: &str = "index.erofs";
 
 /// Stores new layers as `layer.tar` and `index.erofs`.

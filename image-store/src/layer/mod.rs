@@ -34,6 +34,7 @@ use std::sync::Arc;
 pub use choice::{open_store, why_not_erofs};
 pub use diff_id::DiffId;
 pub use erofs_layers::ErofsLayers;
+pub(crate) use erofs_layers::TAR;
 pub use error::Error;
 pub use path::PathError;
 pub use tree_layers::TreeLayers;

@@ -127,8 +127,7 @@ async fn fetch_once(
 ) -> Result<(), Error> {
     let (sender, receiver) = mpsc::channel(CHANNEL);
     let blob = Descriptor { media_type: layer.media_type.clone(), digest: layer.blob, size: layer.size };
-    let fetch =
-        Fetch { registry, blob: &blob, progress, pieces: sender, position: ingest.length, endpoint: 0 };
+    let fetch = Fetch::new(registry, &blob, progress, sender, ingest.length);
     let (store, layer, told) = (inner.store.clone(), layer.clone(), progress.clone());
     // Dropping this future, or stopping it, drops the sender: the thread sees the channel end without `Piece::End` and gives up.
     let disk = blocking(move || {

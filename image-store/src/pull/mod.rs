@@ -17,6 +17,7 @@ mod fetch;
 mod ingest;
 mod join;
 mod layers;
+mod ranges;
 mod resolve;
 mod unpack;
 

@@ -119,12 +119,28 @@ impl Registry {
 
     /// Asks for a blob from `offset` on. The server may begin earlier: `BlobStream::offset` tells.
     pub async fn blob(&self, endpoint: usize, digest: &Digest, offset: u64) -> Result<BlobStream, Error> {
+        self.blob_range(endpoint, digest, offset, None).await
+    }
+
+    /// Asks for the bytes of a blob from `offset` to before `end`. The server may begin earlier and go on longer.
+    pub async fn blob_range(
+        &self,
+        endpoint: usize,
+        digest: &Digest,
+        offset: u64,
+        end: Option<u64>,
+    ) -> Result<BlobStream, Error> {
         let url = self.url(endpoint, "blobs", &digest.to_string())?;
         // No If-Range: tags differ between the hosts behind one name, the digest decides in the end. Identity, as a
         // transparently compressed answer would shift the ranges.
-        let prepare = |request: RequestBuilder| match offset {
-            0 => request.header("accept-encoding", "identity"),
-            from => request.header("accept-encoding", "identity").header("range", format!("bytes={from}-")),
+        let range = match (offset, end) {
+            (0, None) => None,
+            (from, None) => Some(format!("bytes={from}-")),
+            (from, Some(end)) => Some(format!("bytes={from}-{}", end.saturating_sub(1))),
+        };
+        let prepare = |request: RequestBuilder| {
+            let request = request.header("accept-encoding", "identity");
+            range.iter().fold(request, |request, range| request.header("range", range))
         };
         let response = self.request(endpoint, &url, &prepare).await?;
         let printed = without_query(&url);

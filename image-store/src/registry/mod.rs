@@ -39,6 +39,10 @@ pub struct Config {
     pub attempts: u32,
     /// Layers of one image fetched at the same time.
     pub parallel_layers: usize,
+    /// Ranges of one blob fetched at the same time once it proves slow; 1 for never.
+    pub parallel_ranges: usize,
+    /// A blob is slow when its connection was waited for this long.
+    pub ranges_after: Duration,
 }
 
 /// Proxies by the scheme of the target.
@@ -64,6 +68,8 @@ impl Default for Config {
             stall_timeout: Duration::from_secs(45),
             attempts: 5,
             parallel_layers: 4,
+            parallel_ranges: 4,
+            ranges_after: Duration::from_secs(1),
         }
     }
 }
@@ -89,7 +95,11 @@ impl Config {
             hosts_dirs: ["/etc/coracle/certs.d", "/etc/containerd/certs.d", "/etc/docker/certs.d"]
                 .map(PathBuf::from)
                 .into(),
-            registries_conf: Some("/etc/containers/registries.conf".into()),
+            registries_conf: Some(
+                var("CONTAINERS_REGISTRIES_CONF")
+                    .unwrap_or_else(|| "/etc/containers/registries.conf".into())
+                    .into(),
+            ),
             login_files: login_files.into_iter().flatten().collect(),
             proxies: Proxies {
                 http: var("http_proxy"),

@@ -27,6 +27,8 @@ pub struct Faults {
     pub longer_blobs: bool,
     /// Say another Docker-Content-Digest than the manifest's.
     pub wrong_digest: bool,
+    /// Send blobs at this many bytes a second over each connection.
+    pub bytes_per_second: Option<u64>,
     /// Answer a Range with the whole blob.
     pub no_ranges: bool,
     /// Redirect blobs to this registry.
@@ -133,8 +135,18 @@ impl Registry {
             plan.length.unwrap_or(plan.body.len()),
             plan.headers
         );
-        if stream.write_all(head.as_bytes()).await.is_err() || stream.write_all(&plan.body).await.is_err() {
+        if stream.write_all(head.as_bytes()).await.is_err() {
             return;
+        }
+        for piece in plan.body.chunks(64 << 10) {
+            if let Some(pace) = plan.pace {
+                // The pace is the behaviour that is simulated.
+                tokio::time::sleep(std::time::Duration::from_secs_f64(piece.len() as f64 / pace as f64))
+                    .await;
+            }
+            if stream.write_all(piece).await.is_err() {
+                return;
+            }
         }
         if plan.stall {
             let _ = stream.read_u8().await;
@@ -151,6 +163,7 @@ struct Answer {
     body: Vec<u8>,
     length: Option<usize>,
     stall: bool,
+    pace: Option<u64>,
 }
 
 fn plain(status: &'static str, headers: String) -> Answer {
@@ -234,14 +247,18 @@ impl State {
         if self.faults.longer_blobs && is_layer {
             whole.push(0);
         }
-        let from = range.and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-        let from = from.filter(|_| !self.faults.no_ranges);
+        let range = range.and_then(|r| r.strip_prefix("bytes=")?.split_once('-'));
+        let range = range.filter(|_| !self.faults.no_ranges);
+        let from = range.and_then(|(from, _)| from.parse::<usize>().ok());
+        let last = range.and_then(|(_, last)| last.parse::<usize>().ok());
         let total = whole.len();
-        let mut body = whole.split_off(from.unwrap_or(0).min(total));
+        whole.truncate(last.map_or(total, |last| last + 1));
+        let end = whole.len();
+        let mut body = whole.split_off(from.unwrap_or(0).min(end));
         let length = Some(body.len());
         let (status, headers) = match from {
             Some(from) => {
-                ("206 Partial Content", format!("content-range: bytes {from}-{}/{total}\r\n", total - 1))
+                ("206 Partial Content", format!("content-range: bytes {from}-{}/{total}\r\n", end - 1))
             }
             None => ("200 OK", String::new()),
         };
@@ -254,7 +271,8 @@ impl State {
             body.truncate(self.faults.stall_blobs.1 as usize);
             stall = true;
         }
-        Answer { status, headers, body, length, stall }
+        let pace = self.faults.bytes_per_second.filter(|_| is_layer);
+        Answer { status, headers, body, length, stall, pace }
     }
 }
 
