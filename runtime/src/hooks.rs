@@ -298,7 +298,9 @@ mod tests {
                 .replace("\\n", "\n"))
         );
         assert!(run_hook("kill -9 $$", None).unwrap_err().contains("signal: killed"));
-        assert!(run_hook("sleep 100", Some(1)).unwrap_err().contains("ran past specified timeout of 1.0s"));
+        assert!(
+            run_hook("exec sleep 100", Some(1)).unwrap_err().contains("ran past specified timeout of 1.0s")
+        );
     }
 
     #[test]

@@ -93,14 +93,23 @@ pub fn decode(bytes: &[u8], big_endian: bool) -> Vec<SockFilter> {
         let (code, k) = if big_endian {
             let (code, wide) = (u16::from_be_bytes(code), u32::from_be_bytes(k));
             // Written on another host, libseccomp leaves some return values in the host's order.
-            let known = [3, 5, 0x7fc0, 0x7ff0, 0x7ffc, 0x7fff, 0x8000].contains(&(wide >> 16)) || wide == 0;
-            (code, if code == 0x06 && !known { u32::from_le_bytes(k) } else { wide })
+            (code, if code == 0x06 && !is_answer(wide) { u32::from_le_bytes(k) } else { wide })
         } else {
             (u16::from_le_bytes(code), u32::from_le_bytes(k))
         };
         SockFilter { code, jt: bytes[2], jf: bytes[3], k }
     };
     bytes.chunks_exact(8).map(instruction).collect()
+}
+
+/// A `SECCOMP_RET_*` value that a profile can ask for: only ERRNO and TRACE have a number in their lower half. Without that
+/// rule ERRNO with 128 in the wrong byte order would pass for KILL_PROCESS.
+fn is_answer(value: u32) -> bool {
+    match value >> 16 {
+        5 | 0x7ff0 => true,
+        0 | 3 | 0x7fc0 | 0x7ffc | 0x7fff | 0x8000 => value & 0xffff == 0,
+        _ => false,
+    }
 }
 
 /// The program as this machine's kernel reads it.
@@ -133,6 +142,9 @@ impl Runc {
         }
         let input = text(profile, &abis);
         let program = decode(&ask(&["filter"], &input)?, native.is_big_endian());
+        if abis.iter().any(|abi| !loads_the_number(&program, abi.audit())) {
+            return Err("libseccomp's program compares a number that it did not load".to_owned());
+        }
         Ok(Self { program, newest: newest(profile, &abis), abis })
     }
 
@@ -146,6 +158,20 @@ impl Runc {
         };
         if self.newest.iter().any(enosys) { RET_ENOSYS } else { interpreter::run(&self.program, call) }
     }
+}
+
+/// Whether the part of `program` for this architecture begins with the load of the call's number, or answers at once.
+fn loads_the_number(program: &[SockFilter], audit: u32) -> bool {
+    const LOAD: u16 = 0x20;
+    const JUMP: u16 = 0x05;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let chosen = program.iter().position(|step| step.code == JUMP_EQUAL && step.k == audit);
+    let Some(mut at) = chosen.map(|at| at + 1 + usize::from(program[at].jt)) else { return true };
+    while program[at].code == JUMP {
+        at += 1 + usize::try_from(program[at].k).unwrap();
+    }
+    program[at].code == RETURN || (program[at].code == LOAD && program[at].k == 0)
 }
 
 /// What `findLastSyscalls` of runc finds.
