@@ -32,6 +32,8 @@ pub struct Config {
     pub cgroup_driver: CgroupDriver,
     /// Address and port of the streaming server; port 0 lets the kernel choose.
     pub stream: std::net::SocketAddr,
+    /// Certificate and key of the streaming server; without them it speaks HTTP.
+    pub stream_tls: Option<StreamTls>,
     /// Further runtimes by the name that RuntimeClass gives as its handler; the empty name is `coracle` itself.
     pub runtimes: BTreeMap<String, RuntimeHandler>,
 }
@@ -42,6 +44,14 @@ pub struct Config {
 pub struct RuntimeHandler {
     /// A binary with runc's command line; none is `coracle`.
     pub path: Option<PathBuf>,
+}
+
+/// The `[stream_tls]` table: PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamTls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// Who connects pods.
@@ -92,6 +102,7 @@ impl Default for Config {
             cni: CniConfig::default(),
             cgroup_driver: CgroupDriver::default(),
             stream: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            stream_tls: None,
             runtimes: BTreeMap::new(),
         }
     }

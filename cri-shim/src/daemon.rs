@@ -12,6 +12,7 @@ use crate::containers;
 use crate::network::{self, Network};
 use crate::pods::Joins;
 use crate::record::{self, Records};
+use crate::streaming::Streaming;
 
 /// Events that a slow reader may lag behind before it loses some.
 const EVENTS: usize = 1024;
@@ -28,6 +29,7 @@ pub struct Daemon {
     pub puller: Puller,
     pub records: Records,
     pub network: Network,
+    pub streaming: Streaming,
     /// RunPodSandbox calls under way.
     pub(crate) joins: Joins,
     /// CreateContainer calls under way.
@@ -81,6 +83,7 @@ impl Daemon {
             programs,
             joins: Joins::default(),
             creating: containers::Creating::default(),
+            streaming: Streaming::default(),
             store: puller.store().clone(),
             puller,
             network,
