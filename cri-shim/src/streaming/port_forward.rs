@@ -27,7 +27,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const PAIRING: Duration = Duration::from_secs(30);
 /// Most connections of one client, and most halves of pairs.
 const MAX_CONNECTIONS: usize = 256;
-/// How long a client may go on sending after the pod has closed its side.
+/// How long a client may go on sending after the pod has closed its side; over a WebSocket it could not say that it is done.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// Where the pod's ports are: a pinned namespace, or the host's.
@@ -122,7 +122,7 @@ fn request_of(stream: &Stream) -> Option<(String, u16)> {
 
 async fn forward(pod: &Pod, port: u16, input: Input, mut data: Output, mut error: Output) {
     match connect(pod.netns.as_deref(), port).await {
-        Ok(connection) => copy(connection, input, &mut data).await,
+        Ok(connection) => copy(connection, input, &mut data, &mut error).await,
         Err(e) => {
             let text = format!("port {port} of pod sandbox {}: {e}", pod.id);
             let _ = error.write(text.into()).await;
@@ -133,8 +133,9 @@ async fn forward(pod: &Pod, port: u16, input: Input, mut data: Output, mut error
 }
 
 /// Copies in both directions; the end of one is told to the other side.
-async fn copy(connection: TcpStream, mut input: Input, data: &mut Output) {
+async fn copy(connection: TcpStream, mut input: Input, data: &mut Output, error: &mut Output) {
     let (mut from_pod, mut to_pod) = connection.into_split();
+    let linger = if matches!(data, Output::Spdy(_)) { LINGER } else { Duration::ZERO };
     let up = async {
         while let Some(bytes) = input.read().await {
             if to_pod.write_all(&bytes).await.is_err() {
@@ -150,13 +151,15 @@ async fn copy(connection: TcpStream, mut input: Input, data: &mut Output) {
                 return;
             }
         }
+        // Clients let go of the pair when both streams have ended.
         data.close().await;
+        error.close().await;
     };
     let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
     tokio::select! {
         () = &mut up => down.await,
         () = &mut down => {
-            let _ = tokio::time::timeout(LINGER, up).await;
+            let _ = tokio::time::timeout(linger, up).await;
         }
     }
 }

@@ -38,7 +38,7 @@ impl Running {
             working_dir: "/tmp".into(),
             envs: vec![KeyValue { key: "GIVEN".into(), value: "by the pod".into() }],
             log_path: "main.log".into(),
-            linux: Some(LinuxContainerConfig::default()),
+            linux: Some(own_processes()),
             ..ContainerConfig::default()
         };
         change(&mut container);
@@ -92,7 +92,17 @@ impl Running {
     }
 }
 
-/// Whether a process with this in its command line is there.
+/// A PID namespace of its own.
+fn own_processes() -> LinuxContainerConfig {
+    let options = NamespaceOption { pid: NamespaceMode::Container as i32, ..NamespaceOption::default() };
+    let security_context = Some(LinuxContainerSecurityContext {
+        namespace_options: Some(options),
+        ..LinuxContainerSecurityContext::default()
+    });
+    LinuxContainerConfig { security_context, ..LinuxContainerConfig::default() }
+}
+
+/// Whether a process with this in its command line is there (arguments are apart by NUL).
 fn runs(command: &str) -> bool {
     !leaks::processes(command).is_empty()
 }
@@ -121,11 +131,11 @@ fn a_command_answers_with_output_and_code() {
         assert_eq!((large.stdout.len(), large.exit_code), (3_000_000, 0));
 
         let before = Instant::now();
-        let slow = it.exec_sync(&["sh", "-c", "sleep 77001 & sleep 77002"], 1).await.unwrap_err();
+        let slow = it.exec_sync(&["sh", "-c", "sleep 7700190001 & sleep 7700290002"], 1).await.unwrap_err();
         assert_eq!(slow.code(), Code::DeadlineExceeded, "{slow}");
-        assert!(before.elapsed() < Duration::from_secs(15) && !runs("sleep 77001"));
+        assert!(before.elapsed() < Duration::from_secs(15) && !runs("7700190001"));
         // What stays in the background holds the pipe, not the answer.
-        let background = it.exec_sync(&["sh", "-c", "echo up; sleep 77003 & exit 0"], 20).await.unwrap();
+        let background = it.exec_sync(&["sh", "-c", "echo up; sleep 7700390003 & exit 0"], 20).await.unwrap();
         assert_eq!((background.stdout.as_slice(), background.exit_code), (&b"up\n"[..], 0));
 
         let missing = it.exec_sync(&["/no/such"], 10).await.unwrap_err();
@@ -250,22 +260,22 @@ fn a_client_that_goes_takes_its_command_with_it() {
     block_on(async {
         let mut it = Running::start("sleep 1000", |_| ()).await;
         // One client types into a command that does not read, so that its connection is held up; the other is silent.
-        let url = it.exec("sleep 77011 & exec sleep 77012", "io").await;
+        let url = it.exec("sleep 7701190011 & exec sleep 7701290012", "io").await;
         let mut spdy = Spdy::connect(&it.service, &url, "v4.channel.k8s.io").await;
         spdy.open(&[("streamType", "error")]).await;
         let stdin = spdy.open(&[("streamType", "stdin")]).await;
         spdy.open(&[("streamType", "stdout")]).await;
-        let url = it.exec("exec sleep 77013", "o").await;
+        let url = it.exec("exec sleep 7701390013", "o").await;
         let ws = Ws::connect(&it.service, &url, "v4.channel.k8s.io").await;
-        assert!(wait::until(wait::PATIENCE, || ["77011", "77012", "77013"]
+        assert!(wait::until(wait::PATIENCE, || ["7701190011", "7701290012", "7701390013"]
             .iter()
-            .all(|n| runs(&format!("sleep {n}")))));
+            .all(|n| runs(n))));
         static MUCH: [u8; 20_000] = [b'x'; 20_000];
         for _ in 0..3 {
             spdy.data(stdin, &MUCH, false).await;
         }
         drop((spdy, ws));
-        let gone = || ["77011", "77012", "77013"].iter().all(|n| !runs(&format!("sleep {n}")));
+        let gone = || ["7701190011", "7701290012", "7701390013"].iter().all(|n| !runs(n));
         for _ in 0..300 {
             if gone() {
                 break;
@@ -310,6 +320,11 @@ fn attached_clients_see_and_type_and_the_log_has_it_all() {
     });
 }
 
+async fn status(it: &Running, url: &str, headers: &[(&str, &str)]) -> String {
+    let head = upgrade(&it.service, url, headers).await.1;
+    head.split(' ').nth(1).unwrap().to_owned()
+}
+
 #[test]
 fn tokens_are_good_once_and_requests_are_checked() {
     require_root!();
@@ -320,18 +335,18 @@ fn tokens_are_good_once_and_requests_are_checked() {
         let mut it = Running::start("sleep 1000", |_| ()).await;
         let url = it.exec("true", "o").await;
         let spdy = [("Upgrade", "SPDY/3.1"), ("X-Stream-Protocol-Version", "v4.channel.k8s.io")];
-        let status = async |url: &str, headers: &[(&str, &str)]| {
-            let head = upgrade(&it.service, url, headers).await.1;
-            head.split(' ').nth(1).unwrap().to_owned()
-        };
-        assert_eq!(status(&url, &[]).await, "400", "no upgrade");
+        assert_eq!(status(&it, &url, &[]).await, "400", "no upgrade");
         let unknown = [("Upgrade", "SPDY/3.1"), ("X-Stream-Protocol-Version", "v99.channel.k8s.io")];
-        assert_eq!(status(&url, &unknown).await, "403");
-        assert_eq!(status(&url.replace("/exec/", "/attach/"), &spdy).await, "404", "a token of another kind");
-        assert_eq!(status(&url, &spdy).await, "404", "which spends it");
+        assert_eq!(status(&it, &url, &unknown).await, "403");
+        assert_eq!(
+            status(&it, &url.replace("/exec/", "/attach/"), &spdy).await,
+            "404",
+            "a token of another kind"
+        );
+        assert_eq!(status(&it, &url, &spdy).await, "404", "which spends it");
         let url = it.exec("true", "o").await;
-        assert_eq!(status(&url, &spdy).await, "101");
-        assert_eq!(status(&url, &spdy).await, "404");
+        assert_eq!(status(&it, &url, &spdy).await, "101");
+        assert_eq!(status(&it, &url, &spdy).await, "404");
         let id = it.container.clone();
         let both = ExecRequest {
             container_id: id,
