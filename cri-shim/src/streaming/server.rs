@@ -76,7 +76,7 @@ where
         async move { Ok::<_, Infallible>(answer) }
     });
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE).keep_alive(false);
+    http.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
     let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
     connection.await.map_err(|e| e.to_string())
 }

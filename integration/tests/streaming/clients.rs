@@ -34,7 +34,11 @@ pub async fn upgrade(service: &Service, url: &str, headers: &[(&str, &str)]) -> 
         let byte = tokio::time::timeout(PATIENCE, connection.read_u8()).await.expect("in time");
         head.push(byte.expect("an answer"));
     }
-    (connection, String::from_utf8(head).expect("text"))
+    let head = String::from_utf8(head).expect("text");
+    // Go's clients want it so.
+    let lower = head.to_ascii_lowercase();
+    assert!(!head.starts_with("HTTP/1.1 101 ") || lower.contains("\r\nconnection: upgrade\r\n"), "{head}");
+    (connection, head)
 }
 
 /// A SPDY client.
