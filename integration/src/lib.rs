@@ -3,12 +3,15 @@
 //! A suite speaks to a [`Runtime`], which is `coracle` or one of its peers, through a [`Container`] that owns its bundle,
 //! its state root and its id. Everything a container makes carries that id, so that leaks are found (`leaks`) while other
 //! tests run beside it. Every wait has a deadline.
+//!
+//! What speaks the CRI is behind the feature `cri`: `xtask` uses the rest on machines that have no protoc yet.
 
 pub mod bundle;
 pub mod console;
 pub mod container;
 #[cfg(feature = "cri")]
 pub mod cri;
+#[cfg(feature = "cri")]
 pub mod cri_pod;
 pub mod images;
 pub mod inside;
