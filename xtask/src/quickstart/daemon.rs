@@ -11,6 +11,9 @@ use super::{BRIDGE, Place};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Turned on by the embedded network.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
 /// Private networks of which the first one that no route of this machine touches is taken.
 const SUBNETS: [&str; 4] = ["10.89.77.0/24", "10.203.77.0/24", "172.29.77.0/24", "192.168.177.0/24"];
 
@@ -20,12 +23,15 @@ pub struct Daemon {
     coraclectl: PathBuf,
     data: PathBuf,
     state: PathBuf,
+    /// What stood in `FORWARDING` before.
+    forwarding: String,
 }
 
 impl Daemon {
     pub fn start(place: &Place, interrupt: &Interrupt) -> Result<Self, String> {
         let config = place.data.join("coracled.toml");
         write(&config, &configuration(place))?;
+        let forwarding = std::fs::read_to_string(FORWARDING).unwrap_or_default();
         let log = place.data.join("coracled.log");
         let output = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         let mut command = Command::new(place.programs.join("coracled"));
@@ -38,6 +44,7 @@ impl Daemon {
             coraclectl: place.programs.join("coraclectl"),
             data: place.data.clone(),
             state: place.state.clone(),
+            forwarding,
         };
         match interrupt.until("coracled answers", DEADLINE, || daemon.answers()) {
             Ok(()) => Ok(daemon),
@@ -106,7 +113,7 @@ impl Daemon {
         let steps = [
             if running { self.remove_pods() } else { Ok(()) },
             self.stop(),
-            remove_network(),
+            remove_network(&self.forwarding),
             remove_tree(&self.data),
             remove_tree(&self.state),
         ];
@@ -156,7 +163,11 @@ fn free_subnet(routes: &str) -> &'static str {
 }
 
 /// The daemon leaves its bridge for the pods that outlive it; here none does.
-fn remove_network() -> Result<(), String> {
+fn remove_network(forwarding: &str) -> Result<(), String> {
+    // Where it was off nobody but the daemon has turned it on.
+    if forwarding.trim() == "0" {
+        write(Path::new(FORWARDING), forwarding)?;
+    }
     let table = format!("coracle-{BRIDGE}");
     quietly(Command::new("nft").args(["delete", "table", "ip", &table]));
     quietly(Command::new("ip").args(["link", "delete", BRIDGE]));
