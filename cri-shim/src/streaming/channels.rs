@@ -48,11 +48,10 @@ impl Output {
         }
     }
 
-    /// Ends the stream, where the protocol can.
+    /// Ends the stream. Those of a WebSocket end with the connection.
     pub(super) async fn close(&mut self) {
-        match self {
-            Self::Spdy(output) => output.close().await,
-            Self::WebSocket(output) => output.close().await,
+        if let Self::Spdy(output) = self {
+            output.close().await;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Streams over a WebSocket: the first byte of each message names the channel.
 //!
-//! The base64 form sends text, with the channel as a digit. In `v5.channel.k8s.io` a message of 255 and a channel closes
-//! that channel. As with SPDY one task reads and one writes, everything between them is bounded, and both end with the
+//! The base64 form sends text, with the channel as a digit. In `v5.channel.k8s.io` a client's message of 255 and a
+//! channel closes that channel; a server closes all of them at once. As with SPDY one task reads and one writes, everything between them is bounded, and both end with the
 //! connection.
 
 use std::collections::BTreeMap;
@@ -16,8 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Gone, Input};
@@ -39,7 +40,7 @@ const TUNNEL: usize = 64 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Form {
     pub(super) base64: bool,
-    /// Channels can be closed one by one (v5).
+    /// The client can close channels one by one (v5).
     pub(super) half_close: bool,
 }
 
@@ -105,7 +106,9 @@ impl Connection {
     /// Sends what is queued and a close message, then lets the client close.
     pub(super) async fn finish(mut self) {
         let farewell = async {
-            let _ = self.outbound.send(Message::Close(None)).await;
+            // Without a code Go's clients call it an error.
+            let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+            let _ = self.outbound.send(Message::Close(Some(normal))).await;
             while self.tasks.join_next().await.is_some() {}
         };
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
@@ -122,12 +125,6 @@ impl Output {
     /// Sends one message, also an empty one.
     pub(super) async fn write(&self, bytes: Bytes) -> Result<(), Gone> {
         self.send(encode(self.channel, &bytes, self.form.base64)).await
-    }
-
-    pub(super) async fn close(&self) {
-        if self.form.half_close {
-            let _ = self.send(encode(CLOSE, &[self.channel], self.form.base64)).await;
-        }
     }
 
     async fn send(&self, message: Message) -> Result<(), Gone> {

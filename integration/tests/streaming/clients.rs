@@ -144,7 +144,10 @@ impl Ws {
             match message.expect("a message or a close").expect("a message") {
                 Message::Binary(bytes) => return Some(bytes.to_vec()),
                 Message::Text(text) => return Some(text.as_bytes().to_vec()),
-                Message::Close(_) => return None,
+                Message::Close(frame) => {
+                    assert_eq!(frame.map(|f| u16::from(f.code)), Some(1000), "Go's clients want a code");
+                    return None;
+                }
                 _ => {}
             }
         }
