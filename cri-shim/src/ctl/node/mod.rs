@@ -16,6 +16,8 @@ pub(super) mod rm;
 pub(super) mod run_pod;
 pub(super) mod stats;
 pub(super) mod stop;
+mod streams;
+mod terminal;
 mod timestamp;
 
 use clap::ValueEnum;
