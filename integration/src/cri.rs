@@ -66,6 +66,9 @@ impl Service {
     /// Everything but the daemon: images can be imported before [`Self::launch`].
     pub fn prepare(extra: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("coracle-cri-").tempdir().expect("directory");
+        // As the default places are: root of a pod's user namespace passes through.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(directory.path(), mode).expect("chmod");
         Self { directory, network: new_network(), process: None, extra: extra.to_owned() }
     }
 

@@ -7,7 +7,7 @@ use coracle_image_store::store::Image;
 use coracle_image_store::{bundle, fault};
 use coracle_monitor::protocol::{Create, Reply, Request};
 use k8s_cri::v1::security_profile::ProfileType;
-use k8s_cri::v1::{ContainerConfig, Device, LinuxContainerSecurityContext, Mount};
+use k8s_cri::v1::{ContainerConfig, Device, IdMapping, LinuxContainerSecurityContext, Mount};
 use serde_json::Value;
 
 use super::error::Error;
@@ -129,11 +129,22 @@ fn attach(
         remove_directory(&gone)
     });
     rootfs::make_directory(&root, 0o711)?;
-    rootfs::attach(&daemon.store, &images.own, place, &root)?;
+    rootfs::attach(&daemon.store, &images.own, place, &root, user_of(&plan.sandbox).as_ref())?;
     for (n, (_, image)) in images.volumes.iter().enumerate() {
         rootfs::attach_read_only(&daemon.store, image, &image_volume(&directory, n))?;
     }
     Ok(())
+}
+
+/// The pod's user namespace, where it has one, and who its root is on the host.
+fn user_of(sandbox: &Sandbox) -> Option<rootfs::UserNamespace> {
+    let security = sandbox.config.linux.as_ref()?.security_context.as_ref()?;
+    let maps = security.namespace_options.as_ref()?.userns_options.as_ref()?;
+    let root = |list: &[IdMapping]| list.iter().find(|m| m.container_id == 0).map(|m| m.host_id);
+    Some(rootfs::UserNamespace {
+        path: sandbox.userns.clone()?,
+        root: (root(&maps.uids).unwrap_or(0), root(&maps.gids).unwrap_or(0)),
+    })
 }
 
 /// Where the n-th image volume is mounted on the host.
@@ -160,6 +171,11 @@ fn find_images(daemon: &Daemon, config: &ContainerConfig) -> Result<Images, Erro
         let name = mount.image.clone().unwrap_or_default().image;
         if !mount.host_path.is_empty() {
             let why = format!("{}: host_path and image exclude each other", mount.container_path);
+            return Err(Error::Invalid { field: "mounts", why });
+        }
+        if !mount.readonly {
+            let why =
+                format!("{}: an image is mounted read-only, and readonly is not set", mount.container_path);
             return Err(Error::Invalid { field: "mounts", why });
         }
         volumes.push((mount.clone(), daemon.store.image(&name)?));
@@ -245,6 +261,7 @@ fn sandbox_of(daemon: &Daemon, plan: &Plan) -> oci::Sandbox {
         netns: sandbox.netns.clone(),
         ipcns: sandbox.ipcns.clone(),
         utsns: sandbox.utsns.clone(),
+        userns: sandbox.userns.clone(),
         pidns: plan.target.clone().or_else(|| sandbox.pidns.clone()),
         files: sandbox.files.clone(),
         cgroups_path: cgroups_path(daemon.config.cgroup_driver, &sandbox.cgroup_parent, &plan.id),
@@ -264,7 +281,6 @@ fn mount_images(config: &mut ContainerConfig, images: &Images, directory: &Path)
     for mount in config.mounts.iter_mut().filter(|m| m.image.is_some()) {
         mount.host_path = image_volume(directory, n).to_string_lossy().into_owned();
         mount.image = None;
-        mount.readonly = true;
         n += 1;
     }
     debug_assert_eq!(n, images.volumes.len());

@@ -1,5 +1,6 @@
 //! The processes of a container, and the runtime's commands that need no monitor.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,16 +11,17 @@ use crate::daemon::Daemon;
 /// How long the runtime may take for one of these.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Runs a command line of the runtime; its stdout.
-pub(super) async fn runtime(daemon: &Arc<Daemon>, args: &[&str]) -> Result<String, Error> {
-    let mut command = tokio::process::Command::new(&daemon.programs.runtime);
+/// Runs a command line of the runtime that made the container `id`; its stdout.
+pub(super) async fn runtime(daemon: &Arc<Daemon>, id: &str, args: &[&str]) -> Result<String, Error> {
+    let binary = binary(daemon, id);
+    let mut command = tokio::process::Command::new(&binary);
     command.arg("--root").arg(daemon.runtime_root());
     if daemon.config.cgroup_driver == CgroupDriver::Systemd {
         command.arg("--systemd-cgroup");
     }
     command.args(args).stdin(std::process::Stdio::null()).kill_on_drop(true);
     let fail = |message: String| Error::Runtime {
-        runtime: daemon.programs.runtime.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        runtime: binary.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         command: args.join(" "),
         message,
     };
@@ -33,13 +35,21 @@ pub(super) async fn runtime(daemon: &Arc<Daemon>, args: &[&str]) -> Result<Strin
     Err(fail(String::from_utf8_lossy(&output.stderr).trim().chars().take(2000).collect()))
 }
 
+/// That of the pod's handler (RuntimeClass), `coracle` where it names none.
+fn binary(daemon: &Daemon, id: &str) -> PathBuf {
+    let sandbox = daemon.records.containers.get(id).map(|c| c.read().sandbox.clone());
+    let sandbox = sandbox.and_then(|id| daemon.records.sandboxes.get(&id));
+    let handler = sandbox.and_then(|s| daemon.config.handler(&s.read().runtime_handler));
+    handler.and_then(|h| h.path).unwrap_or_else(|| daemon.programs.runtime.clone())
+}
+
 /// The living processes of the container's control group. A container that the runtime does not know has none; that it
 /// cannot be asked says nothing of its processes, and is an error.
 pub(super) async fn living(daemon: &Arc<Daemon>, id: &str) -> Result<Vec<i32>, Error> {
     if !daemon.runtime_root().join(id).is_dir() {
         return Ok(Vec::new());
     }
-    let text = match runtime(daemon, &["ps", "--format", "json", id]).await {
+    let text = match runtime(daemon, id, &["ps", "--format", "json", id]).await {
         Ok(text) => text,
         // Removed between the two looks, or its group went with the last process (systemd).
         Err(_) if !daemon.runtime_root().join(id).is_dir() => return Ok(Vec::new()),
@@ -70,7 +80,7 @@ pub(super) async fn kill_all(daemon: &Arc<Daemon>, id: &str, patience: Duration)
             return Err(Error::Alive { id: id.to_owned(), processes });
         }
         // It may have gone in between: the next look tells.
-        let _ = runtime(daemon, &["kill", "--all", id, "KILL"]).await;
+        let _ = runtime(daemon, id, &["kill", "--all", id, "KILL"]).await;
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(500));
     }
@@ -78,7 +88,7 @@ pub(super) async fn kill_all(daemon: &Arc<Daemon>, id: &str, patience: Duration)
 
 /// Ends and removes a container without its monitor.
 pub(super) async fn delete(daemon: &Arc<Daemon>, id: &str) -> Result<(), Error> {
-    runtime(daemon, &["delete", "--force", id]).await.map(|_| ())
+    runtime(daemon, id, &["delete", "--force", id]).await.map(|_| ())
 }
 
 /// Not dead and not a zombie: who reaps an orphan is no concern of the container.

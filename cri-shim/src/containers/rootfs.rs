@@ -4,12 +4,14 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use coracle_image_store::mount::OverlayOptions;
 use coracle_image_store::store::Image;
 use coracle_image_store::{Store, bundle, mount};
+use coracle_runtime::sys::mount::{SetAttributes, mount_setattr};
 use k8s_cri::v1::LinuxContainerSecurityContext;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
@@ -25,16 +27,45 @@ pub(super) fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
     made.map_err(Error::path("create directory", path))
 }
 
-/// Mounts the image with a writable layer in `directory` and attaches it at `rootfs`.
-pub(super) fn attach(store: &Store, image: &Image, directory: &Path, rootfs: &Path) -> Result<(), Error> {
+/// A pod's user namespace, and the host's ids of its root.
+pub(super) struct UserNamespace {
+    pub(super) path: PathBuf,
+    pub(super) root: (u32, u32),
+}
+
+/// Mounts the image with a writable layer in `directory` and attaches it at `rootfs`. With a user namespace the layers show
+/// with its ids.
+pub(super) fn attach(
+    store: &Store,
+    image: &Image,
+    directory: &Path,
+    rootfs: &Path,
+    user: Option<&UserNamespace>,
+) -> Result<(), Error> {
     let (upper, work) = (directory.join("upper"), directory.join("work"));
     make_directory(&upper, 0o755)?;
     make_directory(&work, 0o700)?;
     // The root directory of the container takes its mode from the writable layer, whatever the umask was.
     let mode = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(&upper, mode).map_err(Error::path("chmod", &upper))?;
-    let mounted = bundle::mount_writable(store, &image.record, &upper, &work, true)?;
-    Ok(mounted.attach(rootfs)?)
+    let Some(user) = user else {
+        let mounted = bundle::mount_writable(store, &image.record, &upper, &work, true)?;
+        return Ok(mounted.attach(rootfs)?);
+    };
+    std::os::unix::fs::chown(&upper, Some(user.root.0), Some(user.root.1))
+        .map_err(Error::path("chown", &upper))?;
+    let namespace = File::open(&user.path).map_err(Error::path("open", &user.path))?;
+    let idmap = |mount: BorrowedFd<'_>| map_ids(mount, namespace.as_fd());
+    let options = OverlayOptions { volatile: true, idmap: Some(&idmap), ..OverlayOptions::default() };
+    Ok(bundle::mount_writable_with(store, &image.record, &upper, &work, &options)?.attach(rootfs)?)
+}
+
+/// MOUNT_ATTR_IDMAP of mount_setattr(2), Linux 5.12.
+fn map_ids(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> std::io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u32 = 0x0010_0000;
+    let change =
+        SetAttributes { set: MOUNT_ATTR_IDMAP, user_namespace: Some(user_namespace), ..Default::default() };
+    mount_setattr(mount, &change).map_err(std::io::Error::from)
 }
 
 /// Mounts an image read-only at a directory.

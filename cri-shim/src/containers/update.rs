@@ -36,7 +36,7 @@ pub async fn update_resources(
     let write = || std::fs::File::create(&path)?.write_all(limits.to_string().as_bytes());
     write().map_err(Error::path("write", &path))?;
     let file = path.to_string_lossy();
-    processes::runtime(daemon, &["update", "--resources", &file, &container.id]).await?;
+    processes::runtime(daemon, &container.id, &["update", "--resources", &file, &container.id]).await?;
     entry
         .update(|c| {
             let linux = c.config.linux.get_or_insert_default();

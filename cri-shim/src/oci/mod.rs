@@ -53,6 +53,8 @@ pub struct Sandbox {
     pub utsns: Option<PathBuf>,
     /// The pod's PID namespace, where the pod shares one, or that of the target container.
     pub pidns: Option<PathBuf>,
+    /// The pod's user namespace, which owns the others.
+    pub userns: Option<PathBuf>,
     /// The files that the sandbox provides for `/etc` and the directory for `/dev/shm`.
     pub files: SandboxFiles,
     /// The cgroup of the container, in the form of the runtime's `cgroupsPath`.
@@ -131,7 +133,6 @@ pub fn container_spec(request: &Request<'_>) -> Result<Spec, Invalid> {
     if let Some(seccomp) = seccomp::for_container(request, &security)? {
         linux["seccomp"] = seccomp;
     }
-    namespaces::add_sysctls_and_mappings(request, &security, &mut linux);
     linux["rootfsPropagation"] = json!(mounts::rootfs_propagation(request.config));
     let spec = json!({
         "ociVersion": "1.2.0",

@@ -1,6 +1,6 @@
-//! Namespaces, id mappings and sysctls of a container.
+//! Namespaces and id mappings of a container; sysctls belong to the sandbox, whose namespaces they are.
 
-use k8s_cri::v1::{IdMapping, LinuxContainerSecurityContext, NamespaceMode};
+use k8s_cri::v1::{IdMapping, LinuxContainerSecurityContext, NamespaceMode, NamespaceOption};
 use serde_json::{Value, json};
 
 use super::{Invalid, Request};
@@ -18,6 +18,7 @@ pub(super) fn for_container(
             list.push(json!({"type": kind, "path": path}));
         }
     };
+    join("user", &sandbox.userns);
     join("network", &sandbox.netns);
     join("ipc", &sandbox.ipcns);
     join("uts", &sandbox.utsns);
@@ -35,27 +36,17 @@ pub(super) fn for_container(
     if request.cgroup2 && !security.privileged {
         list.push(json!({"type": "cgroup"}));
     }
-    if user_mappings(security).is_some() {
-        list.push(json!({"type": "user"}));
+    if sandbox.userns.is_none() && wants_user_namespace(&options) {
+        return Err(Invalid::Field {
+            field: "linux.security_context.namespace_options.userns_options",
+            why: "the pod was made without a user namespace".into(),
+        });
     }
     Ok(Value::Array(list))
 }
 
-/// Adds the mappings of a pod with a user namespace. Sysctls belong to the sandbox, whose namespaces they are.
-pub(super) fn add_sysctls_and_mappings(
-    _request: &Request<'_>,
-    security: &LinuxContainerSecurityContext,
-    linux: &mut Value,
-) {
-    if let Some((uids, gids)) = user_mappings(security) {
-        linux["uidMappings"] = mappings(&uids);
-        linux["gidMappings"] = mappings(&gids);
-    }
-}
-
-fn user_mappings(security: &LinuxContainerSecurityContext) -> Option<(Vec<IdMapping>, Vec<IdMapping>)> {
-    let options = security.namespace_options.as_ref()?.userns_options.as_ref()?;
-    (options.mode() == NamespaceMode::Pod).then(|| (options.uids.clone(), options.gids.clone()))
+fn wants_user_namespace(options: &NamespaceOption) -> bool {
+    options.userns_options.as_ref().is_some_and(|user| user.mode() == NamespaceMode::Pod)
 }
 
 pub(super) fn mappings(list: &[IdMapping]) -> Value {

@@ -26,7 +26,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    fn kinds(&self) -> [(&'static str, CloneFlags, Option<&PathBuf>); 3] {
+    pub(super) fn kinds(&self) -> [(&'static str, CloneFlags, Option<&PathBuf>); 3] {
         [
             ("net", CloneFlags::CLONE_NEWNET, self.net.as_ref()),
             ("ipc", CloneFlags::CLONE_NEWIPC, self.ipc.as_ref()),
@@ -35,7 +35,7 @@ impl Wanted {
     }
 
     /// The pins that are wanted.
-    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+    pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         [&self.net, &self.ipc, &self.uts].into_iter().flatten()
     }
 }
@@ -45,7 +45,12 @@ pub(super) fn make(wanted: Wanted) -> Result<(), Error> {
     for path in wanted.paths() {
         prepare(path)?;
     }
-    std::thread::spawn(move || in_new_namespaces(&wanted)).join().unwrap_or_else(|_| {
+    on_a_thread(move || in_new_namespaces(&wanted))
+}
+
+/// Runs what changes the namespaces of its thread.
+pub(super) fn on_a_thread(work: impl FnOnce() -> Result<(), Error> + Send + 'static) -> Result<(), Error> {
+    std::thread::spawn(work).join().unwrap_or_else(|_| {
         Err(Error::Namespaces { action: "make", source: io::Error::other("the thread panicked") })
     })
 }
@@ -66,6 +71,12 @@ fn in_new_namespaces(wanted: &Wanted) -> Result<(), Error> {
     if !flags.is_empty() {
         unshare(flags).map_err(fail("make"))?;
     }
+    configure(wanted)
+}
+
+/// Configures and pins the namespaces that the thread is in.
+pub(super) fn configure(wanted: &Wanted) -> Result<(), Error> {
+    let fail = |action| move |errno: nix::errno::Errno| Error::Namespaces { action, source: errno.into() };
     if wanted.net.is_some() {
         coracle_runtime::sys::network::loopback_up()
             .map_err(|source| Error::Namespaces { action: "bring up lo in", source })?;

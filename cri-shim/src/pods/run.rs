@@ -187,7 +187,7 @@ async fn prepare(sandbox: &Sandbox, directory: &std::path::Path, plan: &Plan) ->
             .map_err(|source| Error::Path { action: "create directory", path: directory.clone(), source })?;
         fault::point("pods.run.namespaces")?;
         match (maps, sandbox.userns) {
-            (Some(maps), Some(pin)) => super::user::make(&wanted, &maps, &pin)?,
+            (Some(maps), Some(pin)) => super::user::make(wanted, &maps, &pin)?,
             _ => pins::make(wanted)?,
         }
         fault::point("pods.run.cgroup")?;

@@ -51,7 +51,7 @@ fn handlers(daemon: &Daemon) -> Vec<RuntimeHandler> {
             name: name.into(),
             features: Some(RuntimeHandlerFeatures {
                 recursive_read_only_mounts: true,
-                user_namespaces: false,
+                user_namespaces: true,
             }),
         })
         .collect()

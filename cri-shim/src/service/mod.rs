@@ -73,7 +73,8 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> Result<(),
 async fn listen(path: &Path) -> Result<UnixListener, Error> {
     let fail = |action| move |source| Error::Path { action, path: path.into(), source };
     if let Some(directory) = path.parent() {
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        // Users of pods' user namespaces pass through it to their root file systems; the socket is root's alone.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(directory);
         made.map_err(fail("create the directory of"))?;
     }
     if UnixStream::connect(path).await.is_ok() {

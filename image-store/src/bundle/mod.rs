@@ -15,7 +15,7 @@ use std::path::Path;
 pub use copy::copy_tree;
 pub use error::Error;
 pub use process::{Process, ProcessOptions, process};
-pub use rootfs::{MountedImage, mount_read_only, mount_writable};
+pub use rootfs::{MountedImage, mount_read_only, mount_writable, mount_writable_with};
 pub use spec::{SpecOptions, spec};
 pub use user::{User, look_up as look_up_user};
 

@@ -67,9 +67,19 @@ pub fn mount_writable(
     work: &Path,
     volatile: bool,
 ) -> Result<MountedImage, Error> {
+    mount_writable_with(store, image, upper, work, &OverlayOptions { volatile, ..OverlayOptions::default() })
+}
+
+/// The same with other options of the overlay: ids of the layers mapped, a label.
+pub fn mount_writable_with(
+    store: &Store,
+    image: &ImageRecord,
+    upper: &Path,
+    work: &Path,
+    options: &OverlayOptions<'_>,
+) -> Result<MountedImage, Error> {
     let layers = mount_layers(store, image)?;
-    let options = OverlayOptions { volatile, ..OverlayOptions::default() };
-    let overlay = mount::overlay(&lowers(&layers), Some((upper, work)), &options)?;
+    let overlay = mount::overlay(&lowers(&layers), Some((upper, work)), options)?;
     Ok(MountedImage::new(Some(overlay), layers))
 }
 

@@ -79,6 +79,7 @@ fn mounts_are_as_asked_for() {
                 c.mounts = vec![Mount {
                     container_path: "/image".into(),
                     image: c.image.clone(),
+                    readonly: true,
                     ..Mount::default()
                 }];
             })
@@ -238,6 +239,40 @@ fn a_container_looks_at_another_ones_processes() {
         nowhere.metadata.as_mut().unwrap().name = "nowhere".into();
         security(&mut nowhere).namespace_options.as_mut().unwrap().target_id = "f".repeat(64);
         assert_eq!(pod.create(&nowhere).await.unwrap_err().code(), Code::InvalidArgument);
+        pod.end().await;
+    });
+    none_left(&service);
+}
+
+#[test]
+fn a_pod_has_its_own_users() {
+    require_pods!();
+    let service = service_with_busybox("", &[]);
+    block_on(async {
+        let mut config = pod_config("userns");
+        let map = IdMapping { host_id: 200_000, container_id: 0, length: 65_536 };
+        let user = UserNamespace { mode: NamespaceMode::Pod as i32, uids: vec![map], gids: vec![map] };
+        let linux = config.linux.get_or_insert_default();
+        let options =
+            linux.security_context.get_or_insert_default().namespace_options.get_or_insert_default();
+        options.userns_options = Some(user.clone());
+        linux.sysctls.insert("net.ipv4.ip_unprivileged_port_start".into(), "80".into());
+        let mut pod = Pod::run_with(&service, config).await;
+        let script = "id -u; cat /proc/self/uid_map; /bin/busybox stat -c %u:%g /bin/busybox /; echo x > /tmp/x && cat /tmp/x; \
+                      /bin/busybox hostname; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ls -d /proc/1 /sys/class";
+        let output = pod
+            .output_of("a", script, |c| {
+                security(c).namespace_options.get_or_insert_default().userns_options = Some(user);
+            })
+            .await;
+        let words: Vec<_> = output.split_whitespace().collect();
+        let expected =
+            ["0", "0", "200000", "65536", "0:0", "0:0", "x", "userns", "80", "/proc/1", "/sys/class"];
+        assert_eq!(words, expected);
+        let id = pod.list().await[0].id.clone();
+        let upper = service.path(&format!("root/cri/containers/{id}/upper/tmp/x"));
+        use std::os::unix::fs::MetadataExt as _;
+        assert_eq!(std::fs::metadata(upper).unwrap().uid(), 200_000, "nobody on the host");
         pod.end().await;
     });
     none_left(&service);

@@ -1,4 +1,4 @@
-//! A user namespace that exists only as a descriptor: the mapping of an idmapped mount.
+//! A user namespace that exists only as a descriptor: the mapping of an idmapped mount, or the owner of a pod's namespaces.
 //!
 //! The kernel makes one only together with a process, so a child is cloned, mapped, looked at and killed.
 
@@ -12,25 +12,44 @@ use std::os::fd::OwnedFd;
 /// # Errors
 /// The kernel's refusal of the clone (user namespaces switched off) or of a map.
 pub fn create(uid_map: &str, gid_map: &str) -> std::io::Result<OwnedFd> {
-    let child = clone_waiting_child()?;
-    let namespace = map_and_open(child, uid_map, gid_map);
+    let made = create_owning(&[], uid_map, gid_map)?;
+    made.into_iter().next().ok_or_else(|| Errno::INVAL.into())
+}
+
+/// The same with further namespaces that it owns, each by its name below `/proc/<pid>/ns` and its `CLONE_NEW*` flag. The
+/// user namespace comes first, then the others as given. Other threads of the caller don't matter.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_owning(
+    kinds: &[(&str, libc::c_int)],
+    uid_map: &str,
+    gid_map: &str,
+) -> std::io::Result<Vec<OwnedFd>> {
+    let flags = kinds.iter().fold(libc::CLONE_NEWUSER, |all, (_, flag)| all | flag);
+    let child = clone_waiting_child(flags)?;
+    let names = std::iter::once("user").chain(kinds.iter().map(|(name, _)| *name));
+    let opened = map(child, uid_map, gid_map).and_then(|()| names.map(|name| open(child, name)).collect());
     let _ = rustix::process::kill_process(child, Signal::KILL);
     while let Err(Errno::INTR) = rustix::process::waitpid(Some(child), WaitOptions::empty()) {}
-    namespace
+    opened
 }
 
-fn map_and_open(child: Pid, uid_map: &str, gid_map: &str) -> std::io::Result<OwnedFd> {
+fn map(child: Pid, uid_map: &str, gid_map: &str) -> std::io::Result<()> {
     let directory = format!("/proc/{}", child.as_raw_nonzero());
     std::fs::write(format!("{directory}/uid_map"), uid_map)?;
-    std::fs::write(format!("{directory}/gid_map"), gid_map)?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(format!("{directory}/ns/user"), flags, Mode::empty())?)
+    std::fs::write(format!("{directory}/gid_map"), gid_map)
 }
 
-/// Clones a child in a new user namespace; it does nothing until it is killed, or dies with its parent.
-fn clone_waiting_child() -> std::io::Result<Pid> {
-    let flags = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
-    // SAFETY: a null stack makes this a fork, and the process is single-threaded; the child calls only prctl and pause.
+fn open(child: Pid, name: &str) -> std::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(format!("/proc/{}/ns/{name}", child.as_raw_nonzero()), flags, Mode::empty())?)
+}
+
+/// Clones a child in new namespaces; it does nothing until it is killed, or dies with its parent.
+fn clone_waiting_child(flags: libc::c_int) -> std::io::Result<Pid> {
+    let flags = libc::c_long::from(flags | libc::SIGCHLD);
+    // SAFETY: a null stack makes this a fork; whatever other threads hold, the child calls only prctl and pause.
     let code = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     if code == 0 {
         wait_to_be_killed();
