@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::bundle::Bundle;
-use crate::runtime::{Outcome, Runtime, call, quiet};
+use crate::runtime::{Outcome, Runtime, call};
 use crate::{leaks, wait};
 
 /// Owns everything of one container; dropping it removes the container by force.
@@ -53,7 +53,7 @@ impl Container {
 
     /// The runtime's command with this container's state root; arguments follow.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = quiet(&self.runtime.program);
+        let mut command = self.runtime.command();
         command.arg("--root").arg(self.state_root()).args(args).current_dir(self.directory());
         command.env("CORACLE_TEST_ID", &self.id);
         command

@@ -14,14 +14,20 @@ use rustix::process::{Pid, PidfdFlags};
 pub struct Runtime {
     pub name: String,
     pub program: PathBuf,
+    /// Calls that fail: what the program `deny_calls` takes as its first word.
+    pub deny: Option<String>,
 }
 
 impl Runtime {
-    /// The runtime under test: `coracle`, or what `CORACLE_TEST_RUNTIME` names (the suites run on runc first).
+    /// The runtime under test: `coracle`, or what `CORACLE_TEST_RUNTIME` names (the suites run on runc first), where the calls
+    /// of `CORACLE_TEST_DENY` fail.
     pub fn subject() -> Self {
         match std::env::var("CORACLE_TEST_RUNTIME") {
             Ok(name) if !name.is_empty() => Self::named(&name),
-            _ => Self { name: "coracle".to_owned(), program: built("coracle") },
+            _ => {
+                let deny = std::env::var("CORACLE_TEST_DENY").ok().filter(|what| !what.is_empty());
+                Self { name: "coracle".to_owned(), program: built("coracle"), deny }
+            }
         }
     }
 
@@ -35,7 +41,15 @@ impl Runtime {
         let program =
             if name.contains('/') { Some(PathBuf::from(name)) } else { crate::privilege::program(name) };
         let short = Path::new(name).file_name().map_or(name.into(), |name| name.to_string_lossy());
-        Self { name: short.into_owned(), program: program.unwrap_or_else(|| name.into()) }
+        Self { name: short.into_owned(), program: program.unwrap_or_else(|| name.into()), deny: None }
+    }
+
+    /// A call of it without arguments and input.
+    pub fn command(&self) -> Command {
+        let Some(what) = &self.deny else { return quiet(&self.program) };
+        let mut command = quiet(built("deny_calls"));
+        command.arg(what).arg(&self.program);
+        command
     }
 
     pub fn is_coracle(&self) -> bool {

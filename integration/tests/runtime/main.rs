@@ -7,6 +7,7 @@ mod attacks_rootfs;
 mod callers;
 mod differential;
 mod faults;
+mod forced;
 mod groups;
 mod inherited;
 mod lifecycle;

@@ -191,6 +191,7 @@ fn executable(path: &Path) -> Result<(), Errno> {
     match rustix::fs::accessat(rustix::fs::CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
         // A file system that says nothing about execution: the mode has to do.
         Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) if stat.st_mode & 0o111 != 0 => Ok(()),
+        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => Err(Errno::ACCESS),
         other => other,
     }
 }

@@ -41,7 +41,7 @@ fn write(proc: &OwnedFd, key: &str, value: &str) -> Result<(), StepError> {
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let file = match rustix::fs::openat2(proc, &path, flags, Mode::empty(), resolve) {
-        Err(rustix::io::Errno::NOSYS) => {
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
             rustix::fs::openat(proc, &path, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(failed)?
         }
         other => other.map_err(failed)?,

@@ -1,7 +1,7 @@
 //! Which descriptors a process has: closing all but some, and taking over inherited ones.
 
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::check;
 
@@ -27,11 +27,19 @@ pub fn close_all_but(first: RawFd, keep: &mut Vec<RawFd>) -> io::Result<()> {
 
 /// Closes descriptors that were opened one after the other with one call for each run of numbers.
 pub fn close_all(descriptors: impl IntoIterator<Item = OwnedFd>) {
-    let mut numbers: Vec<u32> = descriptors.into_iter().map(|fd| fd.into_raw_fd().unsigned_abs()).collect();
-    numbers.sort_unstable();
+    let mut owned: Vec<OwnedFd> = descriptors.into_iter().collect();
+    owned.sort_unstable_by_key(AsRawFd::as_raw_fd);
+    let numbers: Vec<RawFd> = owned.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut owned = owned.into_iter();
     for run in numbers.chunk_by(|a, b| a + 1 == *b) {
-        // As with every close: there is nobody to tell, and nothing to do about it.
-        let _ = close_range(run[0], run[run.len() - 1]);
+        let fds: Vec<OwnedFd> = owned.by_ref().take(run.len()).collect();
+        let (first, last) = (run[0].unsigned_abs(), run[run.len() - 1].unsigned_abs());
+        // SAFETY: all descriptors of the run are ours, and are forgotten below if they are closed here.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        // Without close_range each is closed on its own: `/proc/self/fd` may be another namespace's by now.
+        if result == 0 {
+            fds.into_iter().for_each(std::mem::forget);
+        }
     }
 }
 
@@ -91,7 +99,7 @@ pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
 }
 
 fn close_range(from: u32, to: u32) -> io::Result<()> {
-    // SAFETY: the caller owns these descriptors, or is a child that uses none of them any more.
+    // SAFETY: the caller is a child that uses none of these descriptors any more.
     let result = unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
     match check(result) {
         Ok(_) => Ok(()),
@@ -122,7 +130,7 @@ mod tests {
     use super::*;
     use crate::sys::clone::{CloneArgs, clone_child};
     use rustix::process::{WaitId, WaitIdOptions, waitid};
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsFd;
 
     #[test]
     fn closes_runs_and_nothing_between_them() {

@@ -56,7 +56,10 @@ impl MountApi {
     pub fn probe() -> Self {
         let move_mount = answers(libc::SYS_move_mount, [-1, 0, -1, 0, -1]);
         Self {
-            fsopen: move_mount && answers(libc::SYS_fsopen, [0, -1, 0, 0, 0]),
+            fsopen: move_mount
+                && answers(libc::SYS_fsopen, [0, -1, 0, 0, 0])
+                && answers(libc::SYS_fsconfig, [-1, 0, 0, 0, 0])
+                && answers(libc::SYS_fsmount, [-1, -1, 0, 0, 0]),
             open_tree: move_mount && answers(libc::SYS_open_tree, [-1, 0, -1, 0, 0]),
             setattr: answers(libc::SYS_mount_setattr, [-1, 0, -1, 0, 0]),
         }
