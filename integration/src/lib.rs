@@ -18,6 +18,7 @@ pub mod inside;
 pub mod leaks;
 pub mod privilege;
 pub mod runtime;
+pub mod stuck;
 pub mod wait;
 pub mod web_image;
 

@@ -6,3 +6,4 @@ mod faults;
 mod inside;
 mod life;
 mod limits;
+mod stuck;
