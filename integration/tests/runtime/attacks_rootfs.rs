@@ -300,6 +300,7 @@ fn flags_of_the_host_stay_on_what_a_user_namespace_gets() {
         let outcome = container.run();
         if container.runtime.deny.is_some() && !outcome.success() {
             // Without the calls that keep the flags it must be refused.
+            drop(forbidding);
             container.finish();
             continue;
         }
