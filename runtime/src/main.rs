@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use coracle_runtime::commands::{Context, Environment, Invocation, interpret};
+use coracle_runtime::commands::{Context, Environment, Invocation, VERBS, interpret};
 use coracle_runtime::log::{Format, Log};
 use coracle_runtime::sys::selfexec;
 
@@ -11,6 +11,9 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let program = words.next().unwrap_or_else(|| "coracle".to_owned());
     let words: Vec<String> = words.collect();
+    // Sealing executes this program once more: what comes before is done twice, so the verbs are first looked for as they stand.
+    let sealed = words.iter().any(|word| VERBS.iter().any(|verb| verb.enters && verb.name == word))
+        && selfexec::ensure_sealed().is_ok();
     match interpret(&program, &words) {
         Invocation::Print(text) => show(&text),
         Invocation::Misuse { shown, error, code, globals } => {
@@ -20,6 +23,7 @@ fn main() -> ExitCode {
         }
         Invocation::Run { verb, globals, words } => {
             if verb.enters
+                && !sealed
                 && let Err(error) = selfexec::ensure_sealed()
             {
                 return fail(None, &format!("seal the runtime's binary: {error}"), verb.failure);

@@ -15,6 +15,7 @@ pub use validate::{Facts, Report, is_unified, validate, validate_process};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{ErrorKind, Kind};
@@ -90,6 +91,24 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 
 /// Parses the bytes of a configuration; `path` is for errors.
 pub fn parse(bytes: &[u8], path: &Path) -> Result<Loaded, Error> {
+    match parse_directly(bytes) {
+        Some(spec) => Ok(Loaded { spec, warnings: Vec::new() }),
+        None => parse_by_value(bytes, path),
+    }
+}
+
+/// Most configurations need nothing put right: then they are read in one pass, without a tree of values between. `None`
+/// where a type does not fit or `normalise` would have something to say.
+fn parse_directly(bytes: &[u8]) -> Option<Spec> {
+    // A list of all properties in order would read too.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return None;
+    }
+    let spec = Spec::deserialize(&mut serde_json::Deserializer::from_slice(bytes)).ok()?;
+    normalise::is_plain(&spec).then_some(spec)
+}
+
+fn parse_by_value(bytes: &[u8], path: &Path) -> Result<Loaded, Error> {
     let mut value = first_value(bytes).map_err(|source| Error::Json { path: path.to_owned(), source })?;
     if value.is_null() {
         return Err(Error::Null);
@@ -153,6 +172,46 @@ mod tests {
         let process = loaded.spec.process().clone().unwrap();
         assert_eq!(process.user().uid(), 0);
         assert_eq!(process.capabilities().clone().unwrap().bounding().clone().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn both_ways_of_reading_agree() {
+        let base = r#""ociVersion":"1.0.2","process":{"args":["sh"],"cwd":"/","user":{"uid":1,"gid":2}"#;
+        for (rest, direct) in [
+            (r#"}"#, true),
+            (r#","env":null}"#, true),
+            (r#"},"unknown":{"x":null}"#, true),
+            (r#"},"linux":{"resources":{"pids":{"limit":7}}} } trailing {"#, true),
+            (r#"},"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/p"}]}"#, true),
+            (r#","rlimits":[{"type":"RLIMIT_CPU","hard":1,"soft":1}]}"#, true),
+            (
+                r#","rlimits":[{"type":"RLIMIT_CPU","hard":1,"soft":1},{"type":"RLIMIT_CPU","hard":2,"soft":2}]}"#,
+                false,
+            ),
+            (r#","capabilities":{"bounding":["CAP_KILL","CAP_NEW_THING"]}}"#, false),
+            (r#","ioPriority":{}}"#, false),
+            (r#"},"linux":{"resources":{"pids":{}}}"#, false),
+            (r#"},"linux":{"namespaces":[{"type":"pid","path":""}]}"#, false),
+            (r#"},"linux":{"devices":[{"path":"","type":"c","major":1,"minor":3}]}"#, false),
+            (r#"},"windows":{"layerFolders":["a"]}"#, false),
+            (r#"},"vm":{"kernel":{"path":"/k"}}"#, false),
+            (r#"},"vm":{}"#, false),
+            (r#"},"hostname":"a","hostname":"b""#, false),
+        ] {
+            let text = format!("{{{base}{rest}}}");
+            let slow = parse_by_value(text.as_bytes(), Path::new("c")).map(|l| (l.spec, l.warnings)).unwrap();
+            let fast = parse_directly(text.as_bytes());
+            assert_eq!(fast.is_some(), direct, "{text}");
+            if let Some(spec) = fast {
+                assert_eq!((spec, Vec::new()), slow, "{text}");
+            }
+        }
+        for text in [template(true), rootless_template(false, 1000, 1000)] {
+            assert!(parse_directly(text.as_bytes()).is_some());
+        }
+        for text in ["null", "[]", "{", "", "7"] {
+            assert!(parse_directly(text.as_bytes()).is_none(), "{text}");
+        }
     }
 
     #[test]

@@ -40,6 +40,30 @@ pub fn spec(value: &mut Value) -> Vec<Problem> {
     warnings
 }
 
+/// Whether a configuration that reads as it stands would come out of [`spec`] unchanged and without a warning. What does not
+/// read as it stands (a null for a number, an unknown capability) is none of its business.
+#[must_use]
+pub fn is_plain(spec: &Spec) -> bool {
+    let foreign =
+        spec.solaris().is_some() || spec.windows().is_some() || spec.vm().is_some() || spec.zos().is_some();
+    let linux = spec.linux().as_ref();
+    let empty = |path: &std::path::Path| path.as_os_str().is_empty();
+    let unnamed = linux.is_some_and(|linux| {
+        let namespaces = linux.namespaces().iter().flatten().filter_map(|ns| ns.path().as_deref());
+        namespaces.chain(linux.devices().iter().flatten().map(|device| device.path().as_path())).any(empty)
+    });
+    // A limit that is missing reads as 0.
+    let pids =
+        linux.and_then(|linux| linux.resources().as_ref()).and_then(|resources| resources.pids().as_ref());
+    let unlimited = pids.is_some_and(|pids| pids.limit() == 0);
+    let process = spec.process().as_ref();
+    let limits: Vec<_> =
+        process.iter().filter_map(|p| p.rlimits().as_ref()).flatten().map(|l| l.typ()).collect();
+    let repeated = (1..limits.len()).any(|index| limits[..index].contains(&limits[index]));
+    let prioritised = process.is_some_and(|process| process.io_priority().is_some());
+    !(foreign || unnamed || unlimited || repeated || prioritised)
+}
+
 /// Normalises a process in place; returns the capabilities that were left out.
 pub fn process(value: &mut Value) -> Vec<Problem> {
     strip_nulls(value);
