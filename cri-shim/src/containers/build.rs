@@ -234,9 +234,14 @@ fn spec(
     mount_images(&mut config, images, &directory);
     let profile = localhost_seccomp(&security)?;
     let sandbox = sandbox_of(daemon, plan);
+    let mut pod = plan.sandbox.config.clone();
+    if pod.hostname.is_empty() {
+        // On the host's network, and where no name is asked for, the containers see the host's.
+        pod.hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    }
     let request = oci::Request {
         id: &plan.id,
-        pod: &plan.sandbox.config,
+        pod: &pod,
         config: &config,
         sandbox: &sandbox,
         image: &images.process,

@@ -29,6 +29,11 @@ pub async fn create(
     let config = request.config.ok_or(Error::Invalid { field: "config", why: "is not set".into() })?;
     let metadata = config.metadata.clone().filter(|m| !m.name.is_empty());
     let metadata = metadata.ok_or(Error::Invalid { field: "config.metadata", why: "has no name".into() })?;
+    if let Some(device) = config.cdi_devices.first() {
+        return Err(
+            Error::Unsupported { what: format!("CDI in this version: device {:?}", device.name) }.into()
+        );
+    }
     let sandbox = ready(daemon, &request.pod_sandbox_id, "creating a container")?;
     let key = (sandbox.id.clone(), metadata.name.clone(), metadata.attempt);
     let mut joined = match daemon.creating.enter(&key) {
@@ -70,10 +75,10 @@ async fn create_once(
     config: ContainerConfig,
     metadata: &ContainerMetadata,
 ) -> Result<String, Status> {
-    if let Some(existing) = existing(daemon, &sandbox.id, metadata) {
-        if let Some(id) = reuse(daemon, &existing, &config, metadata).await? {
-            return Ok(id);
-        }
+    if let Some(existing) = existing(daemon, &sandbox.id, metadata)
+        && let Some(id) = reuse(daemon, &existing, &config, metadata).await?
+    {
+        return Ok(id);
     }
     let target = target_namespace(daemon, &sandbox.id, &config)?;
     let created_at = later_than_all(daemon, &sandbox, &metadata.name);
