@@ -12,6 +12,7 @@ use crate::containers;
 use crate::network::{self, Network};
 use crate::pods::Joins;
 use crate::record::{self, Records};
+use crate::stats::Stats;
 use crate::streaming::Streaming;
 
 /// Events that a slow reader may lag behind before it loses some.
@@ -30,6 +31,7 @@ pub struct Daemon {
     pub records: Records,
     pub network: Network,
     pub streaming: Streaming,
+    pub stats: Stats,
     /// RunPodSandbox calls under way.
     pub(crate) joins: Joins,
     /// CreateContainer calls under way.
@@ -84,6 +86,7 @@ impl Daemon {
             joins: Joins::default(),
             creating: containers::Creating::default(),
             streaming: Streaming::default(),
+            stats: Stats::default(),
             store: puller.store().clone(),
             puller,
             network,

@@ -12,5 +12,5 @@ pub mod oci;
 mod pods;
 pub mod record;
 pub mod service;
-mod stats;
+pub mod stats;
 pub mod streaming;
