@@ -42,7 +42,7 @@ impl Bundle {
             .expect("/etc/group");
 
         let mut config: Value = serde_json::from_str(DEFAULT_CONFIG).expect("default configuration");
-        config["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", crate::leaks::CGROUP_PARENT));
+        config["linux"]["cgroupsPath"] = json!(crate::leaks::cgroups_path(id));
         let mut bundle = Self { path: path.to_owned(), config };
         bundle.push("/process/env", json!(format!("CORACLE_TEST_ID={id}")));
         bundle

@@ -54,7 +54,11 @@ impl Container {
     /// The runtime's command with this container's state root; arguments follow.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.runtime.command();
-        command.arg("--root").arg(self.state_root()).args(args).current_dir(self.directory());
+        command.arg("--root").arg(self.state_root());
+        if leaks::under_systemd() {
+            command.arg("--systemd-cgroup");
+        }
+        command.args(args).current_dir(self.directory());
         command.env("CORACLE_TEST_ID", &self.id);
         command
     }

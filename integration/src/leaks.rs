@@ -10,6 +10,26 @@ use std::path::{Path, PathBuf};
 /// test can't, because another one's runtime may just be making its own group below.
 pub const CGROUP_PARENT: &str = "coracle-test";
 
+/// Whether systemd makes the groups: `CORACLE_TEST_CGROUP=systemd`.
+pub fn under_systemd() -> bool {
+    std::env::var("CORACLE_TEST_CGROUP").is_ok_and(|driver| driver == "systemd")
+}
+
+/// The `cgroupsPath` of container `id`, in the driver's form.
+pub fn cgroups_path(id: &str) -> String {
+    if under_systemd() { format!("{CGROUP_PARENT}.slice:it:{id}") } else { format!("/{CGROUP_PARENT}/{id}") }
+}
+
+/// Where the group of `id` lies below a hierarchy's mount.
+pub fn group_of(id: &str) -> PathBuf {
+    if under_systemd() {
+        // The slice `a-b` lies in the slice `a`.
+        PathBuf::from(format!("coracle.slice/{CGROUP_PARENT}.slice/it-{id}.scope"))
+    } else {
+        Path::new(CGROUP_PARENT).join(id)
+    }
+}
+
 /// All that is left of container `id`, whose files are in `directory`, as readable lines.
 pub fn find(id: &str, directory: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -58,11 +78,7 @@ fn mounts(directory: &Path) -> Vec<String> {
 
 /// Groups of `id` in every hierarchy.
 pub fn cgroups(id: &str) -> Vec<PathBuf> {
-    hierarchies()
-        .into_iter()
-        .map(|root| root.join(CGROUP_PARENT).join(id))
-        .filter(|path| path.exists())
-        .collect()
+    hierarchies().into_iter().map(|root| root.join(group_of(id))).filter(|path| path.exists()).collect()
 }
 
 /// The mounted hierarchies of control groups.

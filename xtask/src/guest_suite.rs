@@ -28,14 +28,22 @@ pub struct Environment {
     variables: &'static [(&'static str, &'static str)],
 }
 
-const ENVIRONMENTS: &[Environment] = &[Environment {
-    name: "guest-cgroupfs",
-    programs: &[
-        ("integration/runtime", &[]), // The compiler of seccomp profiles needs no kernel of its own: its oracles are built with a C compiler, on the host.
-        ("runtime/coracle_runtime", &["--skip", "seccomp::oracle"]),
-    ],
-    variables: &[("CORACLE_TEST_CGROUP", "cgroupfs")],
-}];
+const ENVIRONMENTS: &[Environment] = &[
+    Environment {
+        name: "guest-cgroupfs",
+        programs: &[
+            ("integration/runtime", &[]),
+            // The compiler of seccomp profiles needs no kernel of its own: its oracles are built with a C compiler, on the host.
+            ("runtime/coracle_runtime", &["--skip", "seccomp::oracle"]),
+        ],
+        variables: &[("CORACLE_TEST_CGROUP", "cgroupfs")],
+    },
+    Environment {
+        name: "guest-systemd",
+        programs: &[("integration/runtime", &[])],
+        variables: &[("CORACLE_TEST_CGROUP", "systemd")],
+    },
+];
 
 /// Runs what the filters leave of each environment; nothing if they name none of it.
 pub fn run(

@@ -18,7 +18,7 @@ impl Foreign {
     fn settle(id: &str) -> Self {
         let mut process = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().expect("sleep");
         for hierarchy in leaks::hierarchies() {
-            let group = hierarchy.join(leaks::CGROUP_PARENT).join(id);
+            let group = hierarchy.join(leaks::group_of(id));
             if std::fs::create_dir_all(&group).is_err() {
                 continue;
             }

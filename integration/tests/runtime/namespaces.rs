@@ -67,6 +67,7 @@ fn observe(container: &Container, holder: i32) -> BTreeMap<String, &'static str>
     let outcome = container.run();
     assert!(!outcome.timed_out, "{outcome:#?}");
     if !outcome.success() {
+        println!("{} refuses: {}", container.runtime.name, outcome.stderr.trim());
         return BTreeMap::new();
     }
     let link = |pid: &str, file: &str| {

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxResources;
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::devices::DeviceRules;
 use super::directory::Directory;
+use super::systemd::Unit;
 use super::write::{self, Write};
-use super::{CgroupPlan, Driver, Error, OomWatch, device_program, limits_v1, limits_v2, make, stats};
+use super::{CgroupPlan, Error, OomWatch, device_program, limits_v1, limits_v2, make, scope, stats};
 use crate::sys::bpf;
 
 /// A container's groups.
@@ -21,6 +23,10 @@ pub struct Cgroup {
     pub(super) directories: BTreeMap<String, Directory>,
     limits: Vec<Write>,
     devices: DeviceRules,
+    /// systemd's unit, which is the group on version 2.
+    pub(super) unit: Option<Unit>,
+    /// That unit is still to be made: it needs a process.
+    pending: Option<Box<CgroupPlan>>,
 }
 
 /// What `runc events` prints as `data`.
@@ -38,29 +44,38 @@ pub enum FreezerState {
 }
 
 impl Cgroup {
-    /// Makes the directories.
+    /// Makes the directories; with systemd that waits for [`Self::adopt`].
     ///
     /// # Errors
-    /// The kernel's; what was made is removed again. systemd as the driver is not supported.
+    /// The kernel's; what was made is removed again.
     pub fn create(plan: &CgroupPlan) -> Result<Self, Error> {
-        if plan.driver == Driver::Systemd {
-            return Err(Error::Unsupported("the systemd cgroup driver is not supported".to_owned()));
-        }
-        let paths = make::make(plan)?;
-        let directories = paths.iter().map(|(name, path)| (name.clone(), Directory::made(path))).collect();
-        Ok(Self { paths, directories, limits: plan.limits.clone(), devices: plan.devices.clone() })
+        let unit = plan.scope().map(|name| Unit::of(name, &plan.paths));
+        let pending = unit.is_some().then(|| Box::new(plan.clone()));
+        let paths = if pending.is_some() { make::refuse_used(plan)? } else { make::make(plan)? };
+        let made = |(name, path): (&String, &PathBuf)| (name.clone(), Directory::made(path));
+        let directories = if pending.is_some() { BTreeMap::new() } else { paths.iter().map(made).collect() };
+        Ok(Self {
+            paths,
+            directories,
+            limits: plan.limits.clone(),
+            devices: plan.devices.clone(),
+            unit,
+            pending,
+        })
     }
 
     /// The group that a record describes.
     ///
     /// # Errors
     /// Never for groups that are gone.
-    pub fn load(paths: BTreeMap<String, PathBuf>, _scope: Option<String>) -> Result<Self, Error> {
+    pub fn load(paths: BTreeMap<String, PathBuf>, scope: Option<String>) -> Result<Self, Error> {
+        let unit = scope.map(|name| Unit::of(&name, &paths));
         let directories = paths
             .iter()
             .filter_map(|(controller, path)| Some((controller.clone(), Directory::open(path).ok()?)))
             .collect();
-        Ok(Self { paths, directories, limits: Vec::new(), devices: DeviceRules::from_spec(&[])? })
+        let devices = DeviceRules::from_spec(&[])?;
+        Ok(Self { paths, directories, limits: Vec::new(), devices, unit, pending: None })
     }
 
     /// The group an exec enters: the container's, sub-groups of it (`[controller:]path`), or init's where the container
@@ -77,12 +92,12 @@ impl Cgroup {
             paths.iter_mut().filter(|(name, _)| wanted(name)).for_each(|(_, path)| *path = path.join(&below));
         }
         if let Some(path) = paths.values().find(|path| !path.is_dir()).filter(|_| !sub.is_empty()) {
-            return Err(Error::Path { action: "open", path: path.clone(), errno: rustix::io::Errno::NOENT });
+            return Err(Error::Path { action: "open", path: path.clone(), errno: Errno::NOENT });
         }
         if sub.is_empty() {
             make::follow_init(&mut paths, init);
         }
-        Self::load(paths, None)
+        Self::load(paths, self.unit.as_ref().map(|unit| unit.name.clone()))
     }
 
     /// The target of `CLONE_INTO_CGROUP`.
@@ -111,10 +126,29 @@ impl Cgroup {
         Ok(files)
     }
 
-    /// The process can only be moved from outside (systemd).
+    /// The group is made around its first process, by [`Self::adopt`].
     #[must_use]
     pub fn needs_add(&self) -> bool {
-        false
+        self.pending.is_some()
+    }
+
+    /// Has systemd make the unit around `pid`; on version 1 makes the groups that systemd does not know.
+    ///
+    /// # Errors
+    /// systemd's, the kernel's.
+    pub fn adopt(&mut self, pid: i32) -> Result<(), Error> {
+        let Some(plan) = self.pending.take() else { return Ok(()) };
+        if let (Some(unit), Some(scope)) = (&self.unit, &plan.scope) {
+            unit.start(scope, pid)?;
+        }
+        let alone = !plan.unified || plan.scope.as_ref().is_some_and(scope::ScopePlan::is_slice);
+        if !plan.unified {
+            self.paths = make::join(&plan)?;
+        }
+        for (name, path) in &self.paths {
+            self.directories.insert(name.clone(), Directory::open(path)?);
+        }
+        if alone { self.add_process(pid) } else { Ok(()) }
     }
 
     /// Moves a process.
@@ -122,7 +156,14 @@ impl Cgroup {
     /// # Errors
     /// The kernel's.
     pub fn add_process(&self, pid: i32) -> Result<(), Error> {
-        self.directories.values().try_for_each(|directory| directory.write("cgroup.procs", &pid.to_string()))
+        let write = |directory: &Directory| directory.write("cgroup.procs", &pid.to_string());
+        match (self.directories.values().try_for_each(write), &self.unit) {
+            // A user's session and a user's units have no common group that the user may write to.
+            (Err(error), Some(unit)) if error.errno() == Some(Errno::ACCESS) => {
+                unit.attach(pid).map_err(|_| error)
+            }
+            (result, _) => result,
+        }
     }
 
     /// Writes the limits of the plan. After [`Self::create`].
@@ -186,6 +227,10 @@ impl Cgroup {
             None if self.paths.len() == 1 => limits_v2::limits(resources)?,
             None => limits_v1::limits(resources, limits_v1::Current::FRESH)?,
         };
+        if let Some(unit) = &self.unit {
+            let unified = self.paths.len() == 1;
+            unit.set(&scope::limits(resources, unified)?)?;
+        }
         write::apply(&writes, &self.directories)
     }
 

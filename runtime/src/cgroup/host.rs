@@ -36,6 +36,8 @@ pub struct HostCgroups {
     pub controllers: Vec<String>,
     /// systemd is the host's init (sd_booted(3)).
     pub systemd: bool,
+    /// The group that the user's manager makes its units below, where it is asked for.
+    pub user_manager: PathBuf,
 }
 
 impl HostCgroups {
@@ -62,6 +64,15 @@ impl HostCgroups {
         }
         host.systemd = Path::new("/run/systemd/system").is_dir();
         Ok(host)
+    }
+
+    /// Asks the user's manager where its units are. Needed for plans of an unprivileged caller's scope.
+    ///
+    /// # Errors
+    /// There is no such manager.
+    pub fn find_user_manager(&mut self) -> Result<(), Error> {
+        self.user_manager = super::systemd::user_control_group()?;
+        Ok(())
     }
 
     /// The pure part of [`Self::gather`].

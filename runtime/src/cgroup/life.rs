@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::directory::{Directory, is_absent};
+use super::systemd::Unit;
 use super::{Cgroup, Error, FreezerState};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,7 +90,8 @@ impl Cgroup {
     /// # Errors
     /// A group that stays busy.
     pub fn remove(&self) -> Result<(), Error> {
-        remove_all(&self.paths, || {})
+        let scope = self.unit.as_ref().filter(|_| !self.needs_add());
+        remove_all(&self.paths, scope.map(|unit| unit.name.as_str()), || {})
     }
 
     /// The hierarchy that lists the processes.
@@ -133,7 +135,16 @@ impl Cgroup {
 ///
 /// # Errors
 /// A group that stays busy.
-pub fn remove_all(paths: &BTreeMap<String, PathBuf>, mut busy: impl FnMut()) -> Result<(), Error> {
+pub fn remove_all(
+    paths: &BTreeMap<String, PathBuf>,
+    scope: Option<&str>,
+    mut busy: impl FnMut(),
+) -> Result<(), Error> {
+    if let Some(name) = scope {
+        // systemd would ask the processes to end and wait for them.
+        busy();
+        Unit::of(name, paths).stop()?;
+    }
     let start = Instant::now();
     for path in paths.values() {
         while let Err(error) = remove_tree(path) {

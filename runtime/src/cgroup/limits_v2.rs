@@ -151,7 +151,7 @@ fn block_io_limits(block_io: &LinuxBlockIo, writes: &mut Vec<Write>) {
 }
 
 /// 10..1000 of version 1 to 1..10000.
-fn io_weight(weight: u16) -> u64 {
+pub(super) fn io_weight(weight: u16) -> u64 {
     1 + u64::from(weight).saturating_sub(10) * 9999 / 990
 }
 

@@ -21,6 +21,15 @@ pub(super) fn make(plan: &CgroupPlan) -> Result<BTreeMap<String, PathBuf>, Error
     made
 }
 
+/// Makes the groups that systemd made already in some hierarchies, with the container's process in them.
+pub(super) fn join(plan: &CgroupPlan) -> Result<BTreeMap<String, PathBuf>, Error> {
+    for (controller, path) in &plan.paths {
+        let mount = plan.mounts.get(controller).map_or_else(|| Path::new("/sys/fs/cgroup"), PathBuf::as_path);
+        descend(controller, mount, path, plan.unified, &mut Vec::new())?;
+    }
+    Ok(plan.paths.clone())
+}
+
 fn make_all(plan: &CgroupPlan) -> Result<BTreeMap<String, PathBuf>, Error> {
     let mut made = BTreeMap::new();
     let mut undo: Vec<PathBuf> = Vec::new();
@@ -40,6 +49,12 @@ fn make_all(plan: &CgroupPlan) -> Result<BTreeMap<String, PathBuf>, Error> {
         }
     }
     Ok(made)
+}
+
+/// The groups of a unit that is still to be made: none of them has a process in it.
+pub(super) fn refuse_used(plan: &CgroupPlan) -> Result<BTreeMap<String, PathBuf>, Error> {
+    plan.paths.values().filter(|path| path.is_dir()).try_for_each(|path| refuse_foreign(path))?;
+    Ok(plan.paths.clone())
 }
 
 /// A failed rmdir means that somebody has begun to use the group: it stays.

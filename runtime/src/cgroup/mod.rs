@@ -5,7 +5,8 @@
 //! removes the group of which a record holds the paths.
 //!
 //! On version 2 a process is born in its group (`CLONE_INTO_CGROUP`), on version 1 the child writes itself into `tasks`,
-//! with systemd the parent hands systemd the child's pid. Device rules come last, when the child has made `/dev`.
+//! with systemd the parent hands systemd the child's pid (a scope needs a process). Device rules come last, when the child
+//! has made `/dev`.
 
 mod device_program;
 mod devices;
@@ -20,7 +21,10 @@ mod make;
 mod oom;
 mod plan;
 mod scope;
+mod scope_devices;
+mod scope_unified;
 mod stats;
+mod systemd;
 mod write;
 
 pub use device_program::Instruction;

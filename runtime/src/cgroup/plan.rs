@@ -79,7 +79,7 @@ pub fn plan(
     let (scope, place) = match driver {
         Driver::Systemd => {
             let scope = ScopePlan::new(spec, wanted, id, rootless, resources, host.unified)?;
-            let place = Place::Absolute(scope.path.clone());
+            let place = Place::Absolute(clean(&host.user_manager.join(&scope.path)));
             (Some(scope), place)
         }
         Driver::Cgroupfs | Driver::Disabled => (None, Place::of(wanted, id)?),

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxCpu, LinuxResources, Spec};
 
-use super::Error;
-use super::limits_v2::{swap_max, weight_from_shares};
+use super::devices::DeviceRules;
+use super::limits_v2::{io_weight, swap_max, weight_from_shares};
+use super::{Error, scope_devices, scope_unified};
 
 const ANNOTATION: &str = "org.systemd.property.";
 
@@ -30,10 +31,11 @@ pub enum Value {
     /// `as`
     Texts(Vec<String>),
     /// `au`
-    #[allow(dead_code)] // for the AllowedCPUs of a live update
     Numbers(Vec<u32>),
     /// `ay`
     Bytes(Vec<u8>),
+    /// `a(ss)`
+    Pairs(Vec<(String, String)>),
 }
 
 /// A scope to be made.
@@ -71,9 +73,21 @@ impl ScopePlan {
         let unit = if name.ends_with(".slice") { name.clone() } else { format!("{prefix}-{name}.scope") };
         let mut properties = base_properties(&name, &slice);
         properties.extend(limits(resources, unified)?);
+        if !rootless {
+            // A user's manager may not load device programs.
+            let rules = DeviceRules::from_spec(resources.devices().as_deref().unwrap_or_default())?;
+            properties.extend(scope_devices::properties(&rules));
+        }
         properties.extend(annotated(spec)?);
         let path = expand_slice(&slice)?.join(&unit);
         Ok(Self { unit, slice, path, user: rootless, properties })
+    }
+}
+
+impl ScopePlan {
+    /// The unit is a slice, which holds no process of its own for systemd.
+    pub fn is_slice(&self) -> bool {
+        self.unit.ends_with(".slice")
     }
 }
 
@@ -155,10 +169,8 @@ pub fn limits(resources: &LinuxResources, unified: bool) -> Result<Vec<(String, 
     if let Some(pids) = resources.pids().as_ref().filter(|p| p.limit() != 0) {
         add("TasksMax", number(pids.limit()));
     }
-    if let Some(weight) =
-        resources.block_io().as_ref().and_then(|b| b.weight()).filter(|w| *w != 0 && !unified)
-    {
-        add("BlockIOWeight", weight.into());
+    if let Some(weight) = resources.block_io().as_ref().and_then(|b| b.weight()).filter(|w| *w != 0) {
+        if unified { add("IOWeight", io_weight(weight)) } else { add("BlockIOWeight", weight.into()) }
     }
     if let Some(cpu) = resources.cpu() {
         for (name, list) in [("AllowedCPUs", cpu.cpus()), ("AllowedMemoryNodes", cpu.mems())] {
@@ -166,6 +178,9 @@ pub fn limits(resources: &LinuxResources, unified: bool) -> Result<Vec<(String, 
                 properties.push((name.to_owned(), Value::Bytes(bits(list)?)));
             }
         }
+    }
+    if let Some(files) = resources.unified().as_ref().filter(|_| unified) {
+        scope_unified::add(files, &mut properties)?;
     }
     Ok(properties)
 }
@@ -189,14 +204,14 @@ fn cpu_limits(cpu: &LinuxCpu, unified: bool, add: &mut impl FnMut(&str, u64)) {
 }
 
 /// systemd counts in whole per cents of a CPU; rounded up, so that the container's own groups get what they ask for.
-fn quota_per_second(quota: i64, period: u64) -> u64 {
+pub(super) fn quota_per_second(quota: i64, period: u64) -> u64 {
     let Ok(quota @ 1..) = u64::try_from(quota) else { return u64::MAX };
     let period = if period == 0 { 100_000 } else { period };
     (quota.saturating_mul(1_000_000) / period).div_ceil(10_000) * 10_000
 }
 
 /// `0-2,8` as systemd's bit string, lowest byte first.
-fn bits(list: &str) -> Result<Vec<u8>, Error> {
+pub(super) fn bits(list: &str) -> Result<Vec<u8>, Error> {
     let invalid = || Error::Invalid(format!("invalid list of numbers: {list}"));
     let mut bytes: Vec<u8> = Vec::new();
     for range in list.split(',').map(str::trim).filter(|r| !r.is_empty()) {
@@ -245,7 +260,12 @@ fn in_microseconds(value: &Value) -> Option<Value> {
         Value::U32(n) => u64::from(*n),
         Value::I32(n) => u64::try_from(*n).ok()?,
         Value::I64(n) => u64::try_from(*n).ok()?,
-        Value::Text(_) | Value::Bool(_) | Value::Texts(_) | Value::Numbers(_) | Value::Bytes(_) => {
+        Value::Text(_)
+        | Value::Bool(_)
+        | Value::Texts(_)
+        | Value::Numbers(_)
+        | Value::Bytes(_)
+        | Value::Pairs(_) => {
             return None;
         }
     };

@@ -33,7 +33,9 @@ pub fn kill(record: &Record, signal: i32) -> Result<(), Error> {
 
 /// Removes the groups; who is still in them is killed.
 pub fn remove(record: &Record) -> Result<(), Error> {
-    crate::cgroup::remove_all(&record.cgroup_paths, || drop(kill(record, libc::SIGKILL)))
+    crate::cgroup::remove_all(&record.cgroup_paths, record.cgroup_scope.as_deref(), || {
+        drop(kill(record, libc::SIGKILL))
+    })
 }
 
 pub fn exists(record: &Record) -> bool {

@@ -199,16 +199,14 @@ fn make(
 fn prepare_child(
     container: &Container,
     child: &Child,
-    group: &Group,
+    group: &mut Group,
     oom_score_adj: Option<i32>,
     deny_groups: bool,
 ) -> Result<(), Error> {
-    if !child.in_cgroup || group.needs_add() {
-        group.add_process(child.pid)?;
-    }
     if group.needs_add() {
-        // systemd made the group just now, around the child.
-        group.apply_limits()?;
+        group.adopt(child.pid)?;
+    } else if !child.in_cgroup {
+        group.add_process(child.pid)?;
     }
     set_oom_score(child.pid, oom_score_adj, container.handles.unprivileged)?;
     if container.namespaces.is_new(Kind::User) {

@@ -141,7 +141,7 @@ fn launch(
     crate::fault::point("exec.clone")?;
     let child = spawn_in(group, &steps, &namespaces, || joined::run(&mut child_plan, theirs))?;
     let mut guard = KillGuard(Some(dup(&child.pidfd)?));
-    if !child.in_cgroup || group.needs_add() {
+    if !child.in_cgroup {
         group.add_process(child.pid)?;
     }
     set_oom_score(child.pid, oom_score_adj, facts.euid != 0)?;

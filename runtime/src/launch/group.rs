@@ -31,7 +31,10 @@ impl Group {
             dir.save(record).map_err(super::create::record_error)?;
             return Ok(Self(None));
         }
-        let host = HostCgroups::of(own).map_err(failed)?;
+        let mut host = HostCgroups::of(own).map_err(failed)?;
+        if req.cgroup_driver == Driver::Systemd {
+            prepare_systemd(&mut host, req.rootless)?;
+        }
         let plan =
             cgroup::plan(&req.spec, &req.id, req.cgroup_driver, req.rootless, &host).map_err(failed)?;
         record.cgroup_paths = plan.paths();
@@ -84,6 +87,17 @@ impl Group {
         self.0.as_ref().is_some_and(Cgroup::needs_add)
     }
 
+    /// Makes the group around its first process, with its limits.
+    ///
+    /// # Errors
+    /// The cgroup's.
+    pub fn adopt(&mut self, pid: i32) -> Result<(), Error> {
+        if let Some(group) = &mut self.0 {
+            group.adopt(pid).map_err(failed)?;
+        }
+        self.apply_limits()
+    }
+
     /// Moves a process into the group.
     ///
     /// # Errors
@@ -128,6 +142,14 @@ impl Group {
     fn each(&self, act: impl FnOnce(&Cgroup) -> Result<(), cgroup::Error>) -> Result<(), Error> {
         self.0.as_ref().map_or(Ok(()), |group| act(group).map_err(failed))
     }
+}
+
+fn prepare_systemd(host: &mut HostCgroups, rootless: bool) -> Result<(), Error> {
+    if !host.systemd {
+        let text = "systemd cgroup flag passed, but systemd support for managing cgroups is not available";
+        return Err(failed(cgroup::Error::Unsupported(text.to_owned())));
+    }
+    if rootless { host.find_user_manager().map_err(failed) } else { Ok(()) }
 }
 
 fn failed(error: cgroup::Error) -> Error {
