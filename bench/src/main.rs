@@ -4,6 +4,7 @@
 //! shown as median and minimum; processor time, page faults and system calls are steadier and stand beside them.
 
 mod measure;
+mod page;
 mod table;
 
 use std::path::Path;
@@ -30,11 +31,14 @@ fn main() -> ExitCode {
     for row in &mut rows {
         row.syscalls = syscalls(row, &candidates);
     }
-    let text = table::render(&rows) + &other_section();
+    // xtask measures once more with everything on a tmpfs, for a chapter of its own.
+    let text = match std::env::var("CORACLE_BENCH_CHAPTER") {
+        Ok(title) => table::chapter(&title, &rows),
+        Err(_) => table::head(&rows),
+    };
     print!("{text}");
-    // The chapters after the first are other programs'.
     let before = std::fs::read_to_string("docs/performance.md").unwrap_or_default();
-    let text = text + before.find("\n## ").map_or("", |chapters| &before[chapters..]);
+    let text = page::placed(&before, &text);
     match std::fs::create_dir_all("docs").and_then(|()| std::fs::write("docs/performance.md", text)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -42,12 +46,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// What `coracle-bench-cri` wrote on the page.
-fn other_section() -> String {
-    let page = std::fs::read_to_string("docs/performance.md").unwrap_or_default();
-    page.find("\n## Pods\n").map_or_else(String::new, |at| page[at..].to_owned())
 }
 
 /// What is compared: the floor where it applies, then the runtimes.

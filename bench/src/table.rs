@@ -20,15 +20,24 @@ const HEAD: &str = "\
 Written by `cargo xtask bench`: the default bundle of `runc spec` with `/bin/true` of busybox, candidates in turns within
 one run, on the machine named below. `floor` is the bare kernel work (`bench/src/bin/floor.rs`). Wall time is the median
 (minimum) in milliseconds; processor time, page faults and system calls are of all processes of the operation. Ratios
-within a row group mean something, bare times do not.
+within a row group mean something, bare times do not. What was done about them is in
+[decision 0020](decisions/0020-cost-of-a-start.md).
 ";
 
-/// The whole page.
-pub fn render(rows: &[Row]) -> String {
-    let mut text = HEAD.to_owned();
-    let _ = writeln!(text, "\nMachine: {}\n", machine());
-    text.push_str("| operation | pace | candidate | wall ms | × best runtime peer | CPU ms | page faults | system calls |\n");
-    text.push_str("|---|---|---|---:|---:|---:|---:|---:|\n");
+/// The head of the page with its table.
+pub fn head(rows: &[Row]) -> String {
+    format!("{HEAD}\nMachine: {}. Bundles and state on ext4.\n\n{}", machine(), table(rows))
+}
+
+/// A chapter with a table.
+pub fn chapter(title: &str, rows: &[Row]) -> String {
+    format!("\n## {title}\n{}", table(rows))
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut text = String::new();
+    text.push_str("| operation | pace | candidate | wall ms | × floor | × best runtime peer | CPU ms | page faults | system calls |\n");
+    text.push_str("|---|---|---|---:|---:|---:|---:|---:|---:|\n");
     for row in rows {
         let wall = median(row, |sample| sample.wall.as_secs_f64() * 1e3);
         let least =
@@ -36,16 +45,24 @@ pub fn render(rows: &[Row]) -> String {
         let cpu = median(row, |sample| sample.cpu.as_secs_f64() * 1e3);
         #[allow(clippy::cast_precision_loss)]
         let faults = median(row, |sample| sample.page_faults as f64);
-        let ratio = peer(rows, row).map_or(String::new(), |peer| format!("{:.2}", wall / peer));
+        let times = |of: Option<f64>| of.map_or_else(|| "–".to_owned(), |of| format!("{:.2}", wall / of));
+        let (floor, ratio) = (times(floor(rows, row)), times(peer(rows, row)));
         let syscalls = row.syscalls.map_or_else(|| "–".to_owned(), |count| count.to_string());
         let name = row.runtime.trim_start_matches("coracle-");
         let _ = writeln!(
             text,
-            "| {} | {} | {name} | {wall:.2} ({least:.2}) | {ratio} | {cpu:.2} | {faults:.0} | {syscalls} |",
+            "| {} | {} | {name} | {wall:.2} ({least:.2}) | {floor} | {ratio} | {cpu:.2} | {faults:.0} | {syscalls} |",
             row.operation, row.pace
         );
     }
     text
+}
+
+/// The median wall time of the floor in the same operation and pace.
+fn floor(rows: &[Row], of: &Row) -> Option<f64> {
+    let same = |row: &&Row| row.operation == of.operation && row.pace == of.pace;
+    let floor = rows.iter().filter(same).find(|row| row.runtime == "coracle-floor")?;
+    Some(median(floor, |sample| sample.wall.as_secs_f64() * 1e3))
 }
 
 /// The median wall time of the fastest peer in the same operation and pace.
