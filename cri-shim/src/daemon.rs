@@ -6,6 +6,7 @@ use std::time::Duration;
 use coracle_image_store::{Puller, Store};
 use k8s_cri::v1::ContainerEventResponse;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, NetworkKind};
 use crate::containers;
@@ -37,6 +38,8 @@ pub struct Daemon {
     /// CreateContainer calls under way.
     pub(crate) creating: containers::Creating,
     pub events: broadcast::Sender<ContainerEventResponse>,
+    /// Cancelled when the daemon is to end.
+    pub stopping: CancellationToken,
     /// Of the running kernel: what another boot left has no processes.
     pub boot: String,
 }
@@ -91,6 +94,7 @@ impl Daemon {
             puller,
             network,
             events: broadcast::Sender::new(EVENTS),
+            stopping: CancellationToken::new(),
             boot: boot.trim().to_owned(),
             config,
         })

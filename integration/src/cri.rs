@@ -124,6 +124,13 @@ impl Service {
         })
     }
 
+    /// Asks the daemon to end.
+    pub fn terminate(&self) {
+        if let Some(process) = &self.process {
+            let _ = rustix::process::kill_process(Pid::from_child(process), rustix::process::Signal::TERM);
+        }
+    }
+
     /// Ends the daemon by SIGKILL; pods and monitors stay.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -59,6 +59,11 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> Result<(),
     containers::recover(&daemon).await;
     streaming::serve(&daemon).await.map_err(Error::Streaming)?;
     let config = &daemon.config;
+    let stopping = daemon.stopping.clone();
+    let stop = async move {
+        stop.await;
+        stopping.cancel(); // streams without an end would be waited for
+    };
     tracing::info!(socket = %config.socket.display(), root = %config.root.display(), "serving");
     tonic::transport::Server::builder()
         .add_service(RuntimeServiceServer::new(Runtime::new(Arc::clone(&daemon))))

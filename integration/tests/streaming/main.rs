@@ -4,6 +4,7 @@
 
 mod clients;
 mod ports;
+mod stats;
 
 use std::time::{Duration, Instant};
 
@@ -78,7 +79,7 @@ impl Running {
         self.client.attach(request).await.unwrap().into_inner().url
     }
 
-    fn log(&self) -> Vec<String> {
+    pub fn log(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.service.path("logs/main.log")).unwrap_or_default();
         text.lines().filter_map(|l| Some(l.split_once(' ')?.1.to_owned())).collect()
     }
