@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_image_store::error::chain;
 use coracle_image_store::layer::Choice;
@@ -23,6 +24,9 @@ pub use runtime::Runtime;
 use crate::config::Config;
 use crate::daemon::{self, Daemon};
 use crate::{containers, pods, streaming};
+
+/// How long clients may take to let go of the daemon when it is to end.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Why the daemon cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -59,17 +63,23 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> Result<(),
     containers::recover(&daemon).await;
     streaming::serve(&daemon).await.map_err(Error::Streaming)?;
     let config = &daemon.config;
-    let stopping = daemon.stopping.clone();
-    let stop = async move {
+    let stop = async {
         stop.await;
-        stopping.cancel(); // streams without an end would be waited for
+        daemon.stopping.cancel(); // streams without an end would be waited for
+    };
+    let patience = async {
+        daemon.stopping.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
     };
     tracing::info!(socket = %config.socket.display(), root = %config.root.display(), "serving");
-    tonic::transport::Server::builder()
+    let served = tonic::transport::Server::builder()
         .add_service(RuntimeServiceServer::new(Runtime::new(Arc::clone(&daemon))))
         .add_service(ImageServiceServer::new(Images::new(puller)))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)
-        .await?;
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop);
+    tokio::select! {
+        served = served => served?,
+        () = patience => tracing::warn!("ends although clients hold their connections"),
+    }
     let _ = std::fs::remove_file(&config.socket);
     Ok(())
 }
