@@ -108,6 +108,7 @@ impl Place {
         for words in [
             &["pods"][..],
             &["ps"],
+            &["stats"],
             &["logs", "--tail", "3", "web-1"],
             &["logs", "--tail", "2", "pair/client"],
         ] {

@@ -31,7 +31,8 @@ pub fn render(calls: &[Calls], crowds: &[Crowd], rounds: usize, pods: usize) -> 
         "{SECTION}\nWritten by `cargo xtask bench cri`: `coracled` with its own runtime beside Debian's containerd with runc \
          and with crun, over\nthe CRI, in one run on the machine named above. {rounds} rounds, candidates in turns, one pod of one \
          busybox container; median (95th\npercentile) in milliseconds. Host network: no network is made. Pod network: the \
-         embedded one against the CNI plugins bridge,\nhost-local and portmap.\n"
+         embedded one against the CNI plugins bridge,\nhost-local and portmap. `coracled` makes a container's process in \
+         CreateContainer, containerd in StartContainer:\ncompare the two together.\n"
     );
     for (network, title) in [(Network::Host, "host network"), (Network::Pod, "pod network")] {
         let of: Vec<&Calls> = calls.iter().filter(|calls| calls.network == network).collect();
