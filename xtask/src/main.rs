@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         }
         // The test programs of a plan, in the guest.
         "guest-suite" => guest_suite::serve(Path::new(rest.first().map_or("", String::as_str))),
-        "lint" => lint(&root),
+        "lint" => packages::install(packages::FOR_TESTS).and_then(|()| lint(&root)),
         "bench" => packages::install(packages::FOR_TESTS).and_then(|()| bench(&root, rest)),
         "quickstart" => {
             packages::install(packages::FOR_QUICKSTART).and_then(|()| quickstart::run(&root, rest))
