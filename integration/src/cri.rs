@@ -193,13 +193,17 @@ impl Service {
     }
 
     async fn channel(&self) -> Channel {
-        let socket = self.socket();
-        let connect = tower::service_fn(move |_| {
-            let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        channel(&self.socket()).await
+    }
+
+    /// The same once the kernel has done its part: a dropped network namespace takes its interfaces with it a moment later.
+    pub fn leftovers_in_the_end(&self) -> BTreeSet<String> {
+        let mut left = BTreeSet::new();
+        wait::until(std::time::Duration::from_secs(5), || {
+            left = self.leftovers();
+            left.is_empty()
         });
-        let endpoint = Endpoint::from_static("http://coracled");
-        endpoint.connect_with_connector(connect).await.expect("connect to coracled")
+        left
     }
 
     /// What is left of all pods, as readable lines: mounts, pins, records, run directories, leases, interfaces, monitors.
@@ -250,6 +254,28 @@ impl Drop for Service {
             let _ = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH);
         }
     }
+}
+
+/// Clients of both services at a socket.
+pub struct Clients {
+    pub runtime: RuntimeClient,
+    pub images: ImageServiceClient<Channel>,
+}
+
+/// Connects to a CRI server, ours or a peer.
+pub async fn connect(socket: &Path) -> Clients {
+    let channel = channel(socket).await;
+    Clients { runtime: RuntimeServiceClient::new(channel.clone()), images: ImageServiceClient::new(channel) }
+}
+
+async fn channel(socket: &Path) -> Channel {
+    let socket = socket.to_owned();
+    let connect = tower::service_fn(move |_| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://cri");
+    endpoint.connect_with_connector(connect).await.expect("connect to the CRI socket")
 }
 
 /// Names in a directory; none where there is no directory.

@@ -10,7 +10,7 @@ use k8s_cri::v1::*;
 use tonic::Code;
 
 fn none_left(service: &Service) {
-    let left = service.leftovers();
+    let left = service.leftovers_in_the_end();
     assert!(left.is_empty(), "left: {left:#?}\nlog:\n{}", service.log());
 }
 

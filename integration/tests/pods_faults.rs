@@ -88,7 +88,7 @@ fn meet(point: &str, action: &str) -> Result<(), String> {
         stop_and_remove(&service, &id).await
     });
     again.map_err(|e| format!("afterwards: {e}"))?;
-    let mut left = service.leftovers();
+    let mut left = service.leftovers_in_the_end();
     left.extend(cgroups(&ids));
     if left.is_empty() { Ok(()) } else { Err(format!("left: {left:#?}\nlog:\n{}", service.log())) }
 }
@@ -131,7 +131,7 @@ fn a_monitor_killed_while_a_sandbox_is_removed_is_no_obstacle() {
             service.restart();
         }
         block_on(stop_and_remove(&service, &id)).unwrap();
-        let mut left = service.leftovers();
+        let mut left = service.leftovers_in_the_end();
         left.extend(cgroups(&ids));
         assert!(left.is_empty(), "round {round}: {left:#?}\n{}", service.log());
     }

@@ -65,10 +65,20 @@ impl Embedded {
         Ok(Attachment { ips: vec![IpAddr::V4(address)], ..Attachment::default() })
     }
 
-    /// The namespace's end deletes the veth; here only what is outside of it: ports, lease, and the host's end of a pair
-    /// whose other end never reached the pod.
+    /// What is outside of the namespace: ports, lease, and an end of the pair that never reached the pod. The pair itself goes
+    /// with the namespace, which the caller drops: that costs nothing, deleting it here waits for the kernel's grace period.
     pub(super) async fn detach(&self, pod: &PodRef) -> Result<(), Error> {
-        self.give_back(&pod.id).await
+        let (host, peer) = veth_names(&pod.id);
+        if !pod.ports.is_empty() {
+            for address in self.addresses_of(&pod.id)? {
+                nat::remove_all_to(&self.bridge, address).await?;
+            }
+        }
+        let links = Links::open()?;
+        if !netns::is_pinned(&pod.netns) || links.index(&peer).await?.is_some() {
+            links.delete(&host).await?;
+        }
+        self.leases.release(&pod.id)
     }
 
     async fn give_back(&self, sandbox: &str) -> Result<(), Error> {

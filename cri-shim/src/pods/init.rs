@@ -25,7 +25,7 @@ pub(super) async fn start(daemon: &Arc<Daemon>, entry: &Entry<Sandbox>) -> Resul
     let directory = daemon.monitor_directory(&sandbox.id);
     let identity = blocking(move || start_blocking(&directory, joined(&sandbox), &pin)).await?;
     fault::point("pods.run.init-recorded")?;
-    entry.update(|s| {
+    entry.update_for_boot(|s| {
         s.init_pid = identity.pid;
         s.init = Some(identity);
     })?;

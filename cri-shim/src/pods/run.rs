@@ -142,7 +142,11 @@ fn intend(daemon: &Daemon, request: &RunPodSandboxRequest, plan: &Plan) -> Resul
         ..Sandbox::default()
     };
     fault::point("pods.run.intend")?;
-    Ok(daemon.records.sandboxes.insert(sandbox)?)
+    // Addresses that plugins keep on disk have to be given back after a power cut too. All else is of this boot: the
+    // machine that forgets it has nothing of it.
+    let outlives = sandbox.attachment.as_ref().is_some_and(|a| a.cni_chain.is_some());
+    let records = &daemon.records.sandboxes;
+    Ok(if outlives { records.insert(sandbox)? } else { records.insert_for_boot(sandbox)? })
 }
 
 async fn bring_up(daemon: &Arc<Daemon>, entry: &Entry<Sandbox>, plan: &Plan) -> Result<(), Error> {
@@ -157,7 +161,7 @@ async fn bring_up(daemon: &Arc<Daemon>, entry: &Entry<Sandbox>, plan: &Plan) -> 
     fault::point("pods.run.monitor")?;
     let identity = start_monitor(daemon, &sandbox).await?;
     let pid = identity.pid;
-    entry.update(|s| {
+    entry.update_for_boot(|s| {
         s.monitor_pid = pid;
         s.monitor = Some(identity);
     })?;
@@ -209,7 +213,7 @@ async fn connect(
     let attachment = daemon.network.attach(&pod, &sandbox.attachment.clone().unwrap_or_default()).await?;
     fault::point("pods.run.connected")?;
     let ips = attachment.ips.clone();
-    entry.update(|s| s.attachment = Some(attachment))?;
+    entry.update_for_boot(|s| s.attachment = Some(attachment))?;
     if ips.is_empty() {
         return Err(Error::NoAddress);
     }

@@ -73,6 +73,16 @@ impl<T: Record> Entry<T> {
         Ok(())
     }
 
+    /// Changes the object and writes it so that it outlives the daemon, but maybe not the machine: for facts of this boot.
+    pub fn update_for_boot(&self, change: impl FnOnce(&mut T)) -> Result<(), Error> {
+        let mut value = self.inner.value.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = value.clone();
+        change(&mut changed);
+        write_with(&self.inner.directory, &changed, replace_without_sync)?;
+        *value = changed;
+        Ok(())
+    }
+
     /// Changes the object and writes it. Memory is changed even where the disk is full: for facts that happened whatever
     /// the disk says, and that a restart learns from elsewhere (an exit, from the monitor's record).
     pub fn establish(&self, change: impl FnOnce(&mut T)) -> Result<(), Error> {
@@ -117,6 +127,16 @@ impl<T: Record> Index<T> {
         let directory = self.directory.join(value.id());
         make_directory(&directory)?;
         write(&directory, &value)?;
+        let added = entry(directory, value);
+        self.lock().insert(added.read().id().to_owned(), added.clone());
+        Ok(added)
+    }
+
+    /// The same for one that need not outlive the machine yet.
+    pub fn insert_for_boot(&self, value: T) -> Result<Entry<T>, Error> {
+        let directory = self.directory.join(value.id());
+        make_directory(&directory)?;
+        write_with(&directory, &value, replace_without_sync)?;
         let added = entry(directory, value);
         self.lock().insert(added.read().id().to_owned(), added.clone());
         Ok(added)
@@ -184,10 +204,29 @@ fn make_directory(path: &Path) -> Result<(), Error> {
 }
 
 fn write<T: Record>(directory: &Path, value: &T) -> Result<(), Error> {
+    write_with(directory, value, file::replace)
+}
+
+/// A reader, also the next daemon, finds the old content or the new one.
+fn replace_without_sync(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let temporary = path.with_extension("json.new");
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(content)?;
+    std::fs::rename(&temporary, path)
+}
+
+fn write_with<T: Record>(
+    directory: &Path,
+    value: &T,
+    replace: impl FnOnce(&Path, &[u8]) -> std::io::Result<()>,
+) -> Result<(), Error> {
     let text = serde_json::to_vec_pretty(value)
         .map_err(|source| Error::Json { id: value.id().to_owned(), source })?;
     let path = directory.join(T::FILE);
-    file::replace(&path, &text).map_err(|source| Error::Path { action: "write", path, source })
+    replace(&path, &text).map_err(|source| Error::Path { action: "write", path, source })
 }
 
 /// Reads a record; fields that an older version did not write have their defaults.
