@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use coracle_image_store::layer::{
-    BackEnd, DiffId, ErofsLayers, LayerStore, TreeLayers, mount_image, why_not_erofs,
+    BackEnd, Backing, DiffId, ErofsLayers, LayerStore, TreeLayers, mount_image, why_not_erofs,
 };
 use coracle_image_store::mount::{self, Lower, OverlayOptions};
 use sha2::{Digest, Sha256};
@@ -63,6 +63,13 @@ fn store(root: &Path, back_end: BackEnd) -> Box<dyn LayerStore> {
     }
 }
 
+/// The loop devices of kernels before 6.12.2, in every test that compares trees.
+fn check_over_loop_devices(tars: &[Vec<u8>], expected: &snapshot::Tree, scratch: &Path, what: &str) {
+    let root = scratch.join("store-loop");
+    let store = ErofsLayers::with_backing(&root, Backing::Loop).unwrap();
+    check_with(&store, &root, tars, expected, &format!("{what} over loop devices"));
+}
+
 fn back_ends(root: &Path) -> Vec<BackEnd> {
     match why_not_erofs(root).unwrap() {
         None => vec![BackEnd::Erofs, BackEnd::Tree],
@@ -98,8 +105,16 @@ fn commit(store: &dyn LayerStore, tar: &[u8], random: &mut Random) -> DiffId {
 fn check(tars: &[Vec<u8>], expected: &snapshot::Tree, back_end: BackEnd, scratch: &Path, what: &str) {
     let root = scratch.join(format!("store-{back_end:?}"));
     let store = store(&root, back_end);
+    check_with(&*store, &root, tars, expected, &format!("{what} on {back_end:?}"));
+    if back_end == BackEnd::Erofs {
+        check_over_loop_devices(tars, expected, scratch, what);
+    }
+}
+
+fn check_with(store: &dyn LayerStore, root: &Path, tars: &[Vec<u8>], expected: &snapshot::Tree, what: &str) {
     let mut random = Random::new(tars.len() as u64);
-    let ids: Vec<_> = tars.iter().map(|tar| commit(&*store, tar, &mut random)).collect();
+    let ids: Vec<_> = tars.iter().map(|tar| commit(store, tar, &mut random)).collect();
+    let back_end = ids.first().map_or(BackEnd::Tree, |id| store.open(id).unwrap().back_end);
     if back_end == BackEnd::Erofs {
         ids.iter().for_each(|id| fsck(&store.open(id).unwrap().path));
     }
@@ -107,7 +122,7 @@ fn check(tars: &[Vec<u8>], expected: &snapshot::Tree, back_end: BackEnd, scratch
         // Old layers are mounted with direct reads.
         ids.iter().for_each(|id| make_old(&store.open(id).unwrap().path.join("layer.tar")));
     }
-    let mounts = mount_image(&*store, &ids).unwrap();
+    let mounts = mount_image(store, &ids).unwrap();
     let mut lowers: Vec<_> = mounts.iter().map(|mount| Lower::Fd(mount.as_fd())).collect();
     let (empty, target) = (root.join("empty"), root.join("target"));
     [&empty, &target].iter().for_each(|directory| fs::create_dir_all(directory).unwrap());
@@ -121,13 +136,13 @@ fn check(tars: &[Vec<u8>], expected: &snapshot::Tree, back_end: BackEnd, scratch
         snapshot::forget_links(&mut seen);
     }
     mount::detach(&target).unwrap();
-    snapshot::assert_equal(&seen, expected, &format!("{what} on {back_end:?}"));
+    snapshot::assert_equal(&seen, expected, what);
     drop((merged, mounts));
     for id in ids {
         let _ = store.remove(&id);
     }
     assert_eq!(store.list().unwrap(), []);
-    fs::remove_dir_all(&root).unwrap();
+    fs::remove_dir_all(root).unwrap();
 }
 
 fn make_old(path: &Path) {
@@ -448,4 +463,32 @@ fn a_sweep_takes_what_dead_writers_left_and_nothing_else() {
         other.finish().unwrap();
         assert_eq!(store.list().unwrap(), [id]);
     }
+}
+
+#[test]
+fn loop_devices_go_with_their_mount() {
+    if skips("loop_devices_go_with_their_mount") {
+        return;
+    }
+    let scratch = scratch();
+    if let Some(reason) = why_not_erofs(scratch.path()).unwrap() {
+        return skip("loop_devices_go_with_their_mount", &reason);
+    }
+    let store = ErofsLayers::with_backing(scratch.path(), Backing::Loop).unwrap();
+    let id = commit(&store, &generate::image(3).remove(0), &mut Random::new(1));
+    let layer = store.open(&id).unwrap().path;
+    let attached = || {
+        let backing = |device: fs::DirEntry| fs::read_to_string(device.path().join("loop/backing_file")).ok();
+        let files = fs::read_dir("/sys/block").unwrap().flatten().filter_map(backing);
+        files.filter(|file| file.starts_with(layer.to_str().unwrap())).count()
+    };
+    let mount = store.mount(&id).unwrap();
+    assert_eq!(attached(), 2);
+    drop(mount);
+    // The kernel ends a mount, and what it held, a little after its last descriptor.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while attached() > 0 && std::time::Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    assert_eq!(attached(), 0);
 }

@@ -3,19 +3,17 @@
 //! Decided when the first layer is written, not when the store is opened: the trial needs space, and a store on a full disk
 //! must still be read and emptied.
 //!
-//! File-backed EROFS with 512-byte blocks panics some kernels before 6.12.2, so the release decides first, and only then is
-//! a mount tried (an empty layer's), which finds out what no release tells: whether the kernel was built with it and the
+//! The release decides first (see `backing`: a trial could panic), and only then is a mount tried (an empty layer's), which finds out what no release tells: whether the kernel was built with it and the
 //! file system can back it (an overlay can't).
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::backing::{Backing, devices_are_short};
 use super::store::{Layers, impl_layer_store};
 use super::{BackEnd, Choice, DiffId, ErofsLayers, Error, LayerStore, LayerWriter, TreeLayers, store};
 use crate::erofs;
 use crate::layer::model::LayerTree;
-
-const FIRST_RELEASE: (u32, u32, u32) = (6, 12, 2);
 
 /// Opens the store below `<root>/layers` for new layers of the chosen kind. Layers of the other stay readable.
 pub fn open_store(root: &Path, choice: Choice) -> Result<Box<dyn LayerStore>, Error> {
@@ -65,18 +63,24 @@ impl_layer_store!(Automatic);
 
 /// Says why this kernel and the file system of `root` can't mount indexes; `None` when they can.
 pub fn why_not_erofs(root: &Path) -> Result<Option<String>, Error> {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy();
-    if parse_release(&release).is_none_or(|version| version < FIRST_RELEASE) {
-        return Ok(Some(format!("Linux {release} is older than 6.12.2")));
+    let Some(backing) = Backing::of_this_kernel() else {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        return Ok(Some(format!("Linux {release} is older than 6.4")));
+    };
+    if backing == Backing::Loop && devices_are_short() {
+        return Ok(Some("too many loop devices are in use".to_owned()));
     }
     std::fs::create_dir_all(root).map_err(Error::io("make the directory", root))?;
     let directory = probe_directory(root);
     std::fs::create_dir_all(&directory).map_err(Error::io("make the directory", &directory))?;
-    let tried = try_mount(&directory);
+    let tried = try_mount(&directory, backing);
     std::fs::remove_dir_all(&directory).map_err(Error::io("remove", &directory))?;
     match tried {
         Ok(()) => Ok(None),
+        // Nobody who attaches loop devices, or none to be had.
+        Err(Error::Io { action, source, .. }) if backing == Backing::Loop && action.starts_with("attach") => {
+            Ok(Some(source.to_string()))
+        }
         Err(Error::Mount(error)) => {
             use std::error::Error as _;
             let cause = error.source().map(ToString::to_string).unwrap_or_default();
@@ -93,7 +97,7 @@ fn probe_directory(root: &Path) -> PathBuf {
     root.join(format!(".erofs-probe.{}.{nth}", std::process::id()))
 }
 
-fn try_mount(directory: &Path) -> Result<(), Error> {
+fn try_mount(directory: &Path, backing: Backing) -> Result<(), Error> {
     let index = directory.join(super::erofs_layers::INDEX);
     let tar = directory.join(super::erofs_layers::TAR);
     std::fs::write(&tar, [0; 1024]).map_err(Error::io("write", &tar))?;
@@ -101,29 +105,5 @@ fn try_mount(directory: &Path) -> Result<(), Error> {
     let no_data = |_: u64, _: &mut [u8]| Ok(());
     let io_error = |error| Error::io("write", &index)(error);
     erofs::write(&LayerTree::new(), 1024, [0; 16], &mut file, &no_data, &io_error)?;
-    store::mount_erofs(directory).map(drop)
-}
-
-fn parse_release(release: &str) -> Option<(u32, u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let mut number = || numbers.next()?.parse().ok();
-    Some((number()?, number()?, number().unwrap_or(0)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_release;
-
-    #[test]
-    fn releases() {
-        for (text, version) in [
-            ("6.18.44-fc-v509", Some((6, 18, 44))),
-            ("6.12", Some((6, 12, 0))),
-            ("6.12.1-1-amd64", Some((6, 12, 1))),
-            ("6.14-rc3", Some((6, 14, 0))),
-            ("linux", None),
-        ] {
-            assert_eq!(parse_release(text), version, "{text}");
-        }
-    }
+    store::mount_erofs(directory, backing).map(drop)
 }

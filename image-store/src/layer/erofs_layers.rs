@@ -11,7 +11,7 @@ use super::model::{LayerTree, Node, NodeId};
 use super::staging::Staging;
 use super::store::{Layers, impl_layer_store};
 use super::writer::Sink;
-use super::{BackEnd, DiffId, Error, LayerWriter};
+use super::{BackEnd, Backing, DiffId, Error, LayerWriter};
 use crate::{erofs, tar};
 
 pub(crate) const TAR: &str = "layer.tar";
@@ -25,6 +25,11 @@ impl ErofsLayers {
     /// Opens the store at `<root>/layers` without asking whether this kernel can mount what it writes.
     pub fn open(root: &Path) -> Result<Self, Error> {
         Layers::open(root).map(Self)
+    }
+
+    /// Opens the store and mounts its layers this way, whatever the kernel's release is.
+    pub fn with_backing(root: &Path, backing: Backing) -> Result<Self, Error> {
+        Layers::open(root).map(|layers| Self(layers.with_backing(backing)))
     }
 
     /// The same layers, written by this back end.

@@ -13,6 +13,7 @@
 //! whole. A crash leaves at most a directory in `.staging` or `.trash`; [`LayerStore::sweep`] removes those whose
 //! writer is gone (the lock on the directory tells).
 
+mod backing;
 mod choice;
 mod diff_id;
 mod erofs_layers;
@@ -31,6 +32,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use backing::{Backing, SWITCH as BACKING_SWITCH};
 pub use choice::{open_store, why_not_erofs};
 pub use diff_id::DiffId;
 pub use erofs_layers::ErofsLayers;

@@ -13,11 +13,12 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::mount::MountAttrFlags;
 use sha2::{Digest, Sha256};
 
+use super::backing::Device;
 use super::erofs_layers::{INDEX, TAR};
 use super::record::Record;
 use super::staging::{self, STAGING, Staging, TRASH};
 use super::tree_layers::TREE;
-use super::{BackEnd, CommittedLayer, DiffId, Error, LayerMount, Usage, tree_digest};
+use super::{BackEnd, Backing, CommittedLayer, DiffId, Error, LayerMount, Usage, tree_digest};
 use crate::mount;
 
 /// For so long after a pull its pages are taken to be in memory still.
@@ -27,6 +28,7 @@ const FRESH: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone)]
 pub(super) struct Layers {
     path: PathBuf,
+    backing: Backing,
     mounts: Arc<Mutex<HashMap<DiffId, Weak<LayerMount>>>>,
 }
 
@@ -37,7 +39,13 @@ impl Layers {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
             made.map_err(Error::io("make the directory", &directory))?;
         }
-        Ok(Self { path, mounts: Arc::default() })
+        // A kernel that can mount no index has its say when it is asked to.
+        let backing = Backing::of_this_kernel().unwrap_or(Backing::Loop);
+        Ok(Self { path, backing, mounts: Arc::default() })
+    }
+
+    pub fn with_backing(self, backing: Backing) -> Self {
+        Self { backing, ..self }
     }
 
     pub fn path(&self) -> &Path {
@@ -87,7 +95,7 @@ impl Layers {
         }
         let layer = self.committed(diff_id)?;
         let fd = match layer.back_end {
-            BackEnd::Erofs => mount_erofs(&layer.path)?,
+            BackEnd::Erofs => mount_erofs(&layer.path, self.backing)?,
             BackEnd::Tree => mount_tree(&layer.path)?,
         };
         let mount = Arc::new(LayerMount { diff_id: *diff_id, fd });
@@ -215,11 +223,17 @@ impl std::io::Write for DigestWriter<'_> {
 /// With direct reads the tar's own pages are not cached beside those of the mount, which halves the memory that a layer in
 /// use takes; but the pages that a pull has just written are read at twice the speed (docs/decisions/0006). Kernels and
 /// file systems that can't read so get a plain mount.
-pub(super) fn mount_erofs(directory: &Path) -> Result<OwnedFd, Error> {
+pub(super) fn mount_erofs(directory: &Path, backing: Backing) -> Result<OwnedFd, Error> {
     let tar = directory.join(TAR);
-    match mount_erofs_with(directory, !is_fresh(&tar) && reads_blocks_directly(&tar)) {
+    if backing == Backing::Loop {
+        let index = Device::attach(&directory.join(INDEX))?;
+        let tar = Device::attach(&tar)?;
+        return Ok(mount_erofs_with(index.path.as_ref(), tar.path.as_ref(), false)?);
+    }
+    let with = |direct| mount_erofs_with(&directory.join(INDEX), &tar, direct);
+    match with(!is_fresh(&tar) && reads_blocks_directly(&tar)) {
         Err(mount::Error::Mount { source, .. }) if source.kind() == std::io::ErrorKind::InvalidInput => {
-            Ok(mount_erofs_with(directory, false)?)
+            Ok(with(false)?)
         }
         mounted => Ok(mounted?),
     }
@@ -242,13 +256,15 @@ fn reads_blocks_directly(tar: &Path) -> bool {
     })
 }
 
-fn mount_erofs_with(directory: &Path, direct: bool) -> Result<OwnedFd, mount::Error> {
+fn mount_erofs_with(index: &Path, tar: &Path, direct: bool) -> Result<OwnedFd, mount::Error> {
     let context = mount::Context::open("erofs")?;
+    // A block device that can only be read is refused to who might write.
+    context.flag("ro")?;
     if direct {
         context.flag("directio")?;
     }
-    context.string("source", directory.join(INDEX))?;
-    context.string("device", directory.join(TAR))?;
+    context.string("source", index)?;
+    context.string("device", tar)?;
     context.mount(MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV)
 }
 
