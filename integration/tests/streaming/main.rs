@@ -19,6 +19,7 @@ pub struct Running {
     pub service: Service,
     pub client: RuntimeClient,
     pub pod: String,
+    pub config: PodSandboxConfig,
     pub container: String,
 }
 
@@ -32,26 +33,38 @@ impl Running {
         config.log_directory = service.path("logs").to_string_lossy().into_owned();
         std::fs::create_dir_all(&config.log_directory).unwrap();
         let pod = client.run_pod_sandbox(run_request(&config)).await.unwrap().into_inner().pod_sandbox_id;
+        let mut it = Self { service, client, pod, config, container: String::new() };
+        it.container = it.run("main", script, change).await;
+        it
+    }
+
+    /// Creates and starts a container of the pod; its id.
+    pub async fn run(
+        &mut self,
+        name: &str,
+        script: &str,
+        change: impl FnOnce(&mut ContainerConfig),
+    ) -> String {
         let mut container = ContainerConfig {
-            metadata: Some(ContainerMetadata { name: "main".into(), attempt: 0 }),
+            metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
             image: Some(ImageSpec { image: BUSYBOX.into(), ..ImageSpec::default() }),
             command: vec!["sh".into(), "-c".into(), script.into()],
             working_dir: "/tmp".into(),
             envs: vec![KeyValue { key: "GIVEN".into(), value: "by the pod".into() }],
-            log_path: "main.log".into(),
+            log_path: format!("{name}.log"),
             linux: Some(own_processes()),
             ..ContainerConfig::default()
         };
         change(&mut container);
         let create = CreateContainerRequest {
-            pod_sandbox_id: pod.clone(),
+            pod_sandbox_id: self.pod.clone(),
             config: Some(container),
-            sandbox_config: Some(config),
+            sandbox_config: Some(self.config.clone()),
         };
-        let container = client.create_container(create).await.unwrap().into_inner().container_id;
-        let start = StartContainerRequest { container_id: container.clone() };
-        client.start_container(start).await.unwrap();
-        Self { service, client, pod, container }
+        let container_id = self.client.create_container(create).await.unwrap().into_inner().container_id;
+        let start = StartContainerRequest { container_id: container_id.clone() };
+        self.client.start_container(start).await.unwrap();
+        container_id
     }
 
     async fn exec_sync(&mut self, cmd: &[&str], timeout: i64) -> Result<ExecSyncResponse, tonic::Status> {

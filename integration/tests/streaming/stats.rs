@@ -98,25 +98,41 @@ fn events_come_in_order_also_after_a_restart() {
         it.client = it.service.runtime().await;
         let mut events =
             it.client.get_container_events(GetEventsRequest::default()).await.unwrap().into_inner();
-        let id = it.container.clone();
-        let stop = StopContainerRequest { container_id: id.clone(), timeout: 0 };
-        it.client.stop_container(stop).await.unwrap();
-        it.client.remove_container(RemoveContainerRequest { container_id: id.clone() }).await.unwrap();
-        let mut seen = Vec::new();
-        while seen.last() != Some(&ContainerEventType::ContainerDeletedEvent) {
+        use ContainerEventType::*;
+        let another = it.run("another", "sleep 1000", |_| ()).await;
+        let first = it.container.clone();
+        let table = [
+            (first, vec![ContainerStoppedEvent, ContainerDeletedEvent]),
+            (
+                another,
+                vec![
+                    ContainerCreatedEvent,
+                    ContainerStartedEvent,
+                    ContainerStoppedEvent,
+                    ContainerDeletedEvent,
+                ],
+            ),
+        ];
+        for (id, _) in &table {
+            let stop = StopContainerRequest { container_id: id.clone(), timeout: 0 };
+            it.client.stop_container(stop).await.unwrap();
+            it.client.remove_container(RemoveContainerRequest { container_id: id.clone() }).await.unwrap();
+        }
+        let mut seen: Vec<(String, ContainerEventType)> = Vec::new();
+        while seen.iter().filter(|(_, kind)| *kind == ContainerDeletedEvent).count() < 2 {
             let event = tokio::time::timeout(PATIENCE, events.message()).await.expect("in time");
             let event = event.unwrap().expect("an event");
-            assert!(event.container_id == id && event.created_at > 0 && event.pod_sandbox_status.is_some());
-            if event.container_event_type() == ContainerEventType::ContainerStoppedEvent {
-                let status = &event.containers_statuses[0];
+            assert!(event.created_at > 0 && event.pod_sandbox_status.is_some());
+            if event.container_event_type() == ContainerStoppedEvent {
+                let status = event.containers_statuses.iter().find(|s| s.id == event.container_id).unwrap();
                 assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 137));
             }
-            seen.push(event.container_event_type());
+            seen.push((event.container_id.clone(), event.container_event_type()));
         }
-        assert_eq!(
-            seen,
-            [ContainerEventType::ContainerStoppedEvent, ContainerEventType::ContainerDeletedEvent]
-        );
+        for (id, expected) in table {
+            let kinds: Vec<_> = seen.iter().filter(|(of, _)| *of == id).map(|(_, kind)| *kind).collect();
+            assert_eq!(kinds, expected);
+        }
         // A reader that stays does not keep the daemon from ending.
         it.service.terminate();
         assert!(it.service.wait_for_end(), "the daemon did not end");

@@ -306,6 +306,34 @@ mod tests {
         assert_eq!(pieces, [(false, 32_768), (false, 32_768), (true, 4464)]);
     }
 
+    fn block_on<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().expect("runtime").block_on(work)
+    }
+
+    proptest::proptest! {
+        /// Whatever comes, it is a frame or an error.
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300), kind in 0u8..12) {
+            let mut framed = vec![0x80, 3, 0, kind, 0, 0, 0, u8::try_from(bytes.len().min(255)).unwrap_or(0)];
+            framed.extend_from_slice(&bytes);
+            let _ = block_on(read_all(&framed));
+            let _ = block_on(read_all(&bytes));
+        }
+
+        #[test]
+        fn any_frame_comes_back(stream in 1u32..0x7fff_ffff, words in proptest::collection::vec(("[a-z]{1,20}", "[ -~]{0,40}"), 0..6), bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+            let frames = [
+                Frame::SynStream { stream, fin: true, headers: Headers(words.clone()) },
+                Frame::Headers { stream, fin: false, headers: Headers(words) },
+                Frame::Data { stream, fin: false, bytes: bytes.into() },
+                Frame::WindowUpdate { stream, delta: stream },
+            ];
+            let mut encoder = Encoder::new().expect("encoder");
+            let wire: Vec<u8> = frames.iter().flat_map(|f| encoder.encode(f).expect("bytes")).collect();
+            assert_eq!(block_on(read_all(&wire)).expect("frames"), frames);
+        }
+    }
+
     #[tokio::test]
     async fn what_is_no_spdy_is_an_error() {
         let table: [&[u8]; 5] = [
