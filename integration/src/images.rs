@@ -43,16 +43,6 @@ pub fn busybox_layer(work: &Path) -> io::Result<Layer> {
 
 /// Writes a `docker save` archive of these layers; its command is `sh`.
 pub fn archive(work: &Path, name: &str, layers: &[&Layer]) -> io::Result<PathBuf> {
-    archive_of(work, name, layers, &serde_json::json!(["sh"]))
-}
-
-/// The same with another command.
-pub fn archive_of(
-    work: &Path,
-    name: &str,
-    layers: &[&Layer],
-    command: &serde_json::Value,
-) -> io::Result<PathBuf> {
     archive_with(work, name, layers, &["sh"])
 }
 
