@@ -210,7 +210,7 @@ impl Cgroup {
     /// # Errors
     /// The kernel's.
     pub fn stats(&self) -> Result<Stats, Error> {
-        Ok(Stats(stats::read(&self.directories)))
+        Ok(Stats(serde_json::to_value(stats::read(&self.directories)).unwrap_or_default()))
     }
 
     /// Changes limits of the running group.

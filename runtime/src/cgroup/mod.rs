@@ -24,6 +24,8 @@ mod scope;
 mod scope_devices;
 mod scope_unified;
 mod stats;
+mod stats_v1;
+mod stats_v2;
 mod systemd;
 mod write;
 
