@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 use rustix::fs::OFlags;
@@ -27,6 +27,7 @@ pub struct Cgroup {
     pub(super) unit: Option<Unit>,
     /// That unit is still to be made: it needs a process.
     pending: Option<Box<CgroupPlan>>,
+    rootless: bool,
 }
 
 /// What `runc events` prints as `data`.
@@ -61,6 +62,7 @@ impl Cgroup {
             devices: plan.devices.clone(),
             unit,
             pending,
+            rootless: plan.rootless,
         })
     }
 
@@ -75,7 +77,7 @@ impl Cgroup {
             .filter_map(|(controller, path)| Some((controller.clone(), Directory::open(path).ok()?)))
             .collect();
         let devices = DeviceRules::from_spec(&[])?;
-        Ok(Self { paths, directories, limits: Vec::new(), devices, unit, pending: None })
+        Ok(Self { paths, directories, limits: Vec::new(), devices, unit, pending: None, rootless: false })
     }
 
     /// The group an exec enters: the container's, sub-groups of it (`[controller:]path`), or init's where the container
@@ -86,13 +88,10 @@ impl Cgroup {
     pub fn for_exec(&self, sub: &[String], init: i32) -> Result<Self, Error> {
         let mut paths = self.paths.clone();
         for text in sub {
-            let (controllers, below) = text.split_once(':').unwrap_or(("", text));
-            let below = super::plan::clean(std::path::Path::new(below));
-            let wanted = |name: &str| controllers.is_empty() || controllers.split(',').any(|c| c == name);
-            paths.iter_mut().filter(|(name, _)| wanted(name)).for_each(|(_, path)| *path = path.join(&below));
+            enter_below(&mut paths, text)?;
         }
         if let Some(path) = paths.values().find(|path| !path.is_dir()).filter(|_| !sub.is_empty()) {
-            return Err(Error::Path { action: "open", path: path.clone(), errno: Errno::NOENT });
+            return Err(Error::path("adding pid to cgroups: open", path, Errno::NOENT));
         }
         if sub.is_empty() {
             make::follow_init(&mut paths, init);
@@ -112,7 +111,7 @@ impl Cgroup {
     /// # Errors
     /// The kernel's.
     pub fn join_files(&self) -> Result<Vec<OwnedFd>, Error> {
-        let mut seen: Vec<&std::path::Path> = Vec::new();
+        let mut seen: Vec<&Path> = Vec::new();
         let mut all: Vec<(&String, &Directory)> =
             self.directories.iter().filter(|(name, _)| !name.is_empty()).collect();
         all.sort_by_key(|(name, _)| name.as_str() == "freezer");
@@ -177,8 +176,17 @@ impl Cgroup {
     /// Restricts devices, once the child has made `/dev`.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's, but for EPERM where nothing that could be used is left to forbid (rootless).
     pub fn attach_devices(&self) -> Result<(), Error> {
+        match self.restrict_devices() {
+            Err(error) if self.rootless && matches!(error.errno(), Some(Errno::PERM | Errno::ACCESS)) => {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn restrict_devices(&self) -> Result<(), Error> {
         if let Some(directory) = self.directories.get("devices") {
             let current = DeviceRules::parse(&directory.read("devices.list")?);
             let lines = self.devices.transition(&current);
@@ -190,7 +198,11 @@ impl Cgroup {
         let Some(directory) = self.directories.get("").filter(|_| unified) else { return Ok(()) };
         let failed = |e: std::io::Error| Error::io("restrict devices of", directory.path(), &e);
         let program = bpf::load_device_program(&device_program::assemble(&self.devices)).map_err(failed)?;
-        bpf::attach_device_program(directory.fd()?, &program, None).map_err(failed)
+        if self.unit.is_some() {
+            // systemd's own program stays beside ours: both must agree.
+            return bpf::attach_device_program(directory.fd()?, &program, None).map_err(failed);
+        }
+        replace_device_program(directory.fd()?, &program).map_err(failed)
     }
 
     /// The directories.
@@ -224,7 +236,10 @@ impl Cgroup {
                 let swap = memory.has("memory.memsw.limit_in_bytes");
                 limits_v1::limits(resources, limits_v1::Current { memory_limit, swap })?
             }
-            None if self.paths.len() == 1 => limits_v2::limits(resources)?,
+            None if self.paths.len() == 1 => {
+                self.check_memory_usage(resources)?;
+                limits_v2::limits(resources)?
+            }
             None => limits_v1::limits(resources, limits_v1::Current::FRESH)?,
         };
         if let Some(unit) = &self.unit {
@@ -234,11 +249,82 @@ impl Cgroup {
         write::apply(&writes, &self.directories)
     }
 
+    /// With `checkBeforeUpdate` a limit below what is used is refused: version 2 would take it, and kill.
+    fn check_memory_usage(&self, resources: &LinuxResources) -> Result<(), Error> {
+        let Some(memory) = resources.memory().as_ref().filter(|m| m.check_before_update() == Some(true))
+        else {
+            return Ok(());
+        };
+        // Best effort, as in runc: an unreadable value forbids nothing.
+        let Some(usage) = self.directories.get("").and_then(|d| d.number("memory.current").ok()) else {
+            return Ok(());
+        };
+        for (name, limit) in [("memory+swap", memory.swap()), ("memory", memory.limit())] {
+            if let Some(limit) = limit.and_then(|v| u64::try_from(v).ok()).filter(|v| (1..=usage).contains(v))
+            {
+                return Err(Error::Invalid(format!("rejecting {name} limit {limit} <= usage {usage}")));
+            }
+        }
+        Ok(())
+    }
+
     /// Watches for kills for lack of memory.
     ///
     /// # Errors
     /// The kernel's; a container without a memory group cannot be watched.
     pub fn watch_oom(&self) -> Result<OomWatch, Error> {
         OomWatch::open(&self.directories)
+    }
+}
+
+/// Attaches `program` in place of what is attached: a group that was there may have another container's, and where several
+/// are attached all must agree.
+fn replace_device_program(group: BorrowedFd<'_>, program: &OwnedFd) -> std::io::Result<()> {
+    let before = bpf::attached_device_programs(group)?;
+    if let [one] = &before[..]
+        && bpf::attach_device_program(group, program, Some(one)).is_ok()
+    {
+        return Ok(());
+    }
+    // Linux < 5.6, or several: at no moment is there none.
+    bpf::attach_device_program(group, program, None)?;
+    before.iter().try_for_each(|old| bpf::detach_device_program(group, old))
+}
+
+/// Moves the groups that `text` (`[controller,…:]path`) means to sub-groups.
+fn enter_below(paths: &mut BTreeMap<String, PathBuf>, text: &str) -> Result<(), Error> {
+    let (controllers, below) = text.split_once(':').unwrap_or(("", text));
+    let controllers: Vec<&str> = controllers.split(',').filter(|name| !name.is_empty()).collect();
+    if let Some(name) = controllers.iter().find(|name| !paths.contains_key(**name)) {
+        return Err(Error::Invalid(format!("unknown controller {name}")));
+    }
+    let below = Path::new(below);
+    if below.components().any(|part| part == Component::ParentDir) {
+        return Err(Error::Invalid(format!("bad sub cgroup path: {}", below.display())));
+    }
+    let below = super::plan::clean(below);
+    let wanted = |name: &str| controllers.is_empty() || controllers.contains(&name);
+    paths.iter_mut().filter(|(name, _)| wanted(name)).for_each(|(_, path)| *path = path.join(&below));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exec_enters_sub_groups_only() {
+        let groups =
+            || BTreeMap::from([("cpu", "/c/a"), ("memory", "/m/a")].map(|(c, p)| (c.to_owned(), p.into())));
+        let after = |text: &str| {
+            let mut paths: BTreeMap<String, PathBuf> = groups();
+            enter_below(&mut paths, text).map(|()| paths.into_values().collect::<Vec<_>>())
+        };
+        assert_eq!(after("x").unwrap(), [Path::new("/c/a/x"), Path::new("/m/a/x")]);
+        assert_eq!(after("/").unwrap(), [Path::new("/c/a"), Path::new("/m/a")]);
+        assert_eq!(after("memory:x/y").unwrap(), [Path::new("/c/a"), Path::new("/m/a/x/y")]);
+        assert_eq!(after("..").unwrap_err().to_string(), "bad sub cgroup path: ..");
+        assert_eq!(after("cpu:x/../..").unwrap_err().to_string(), "bad sub cgroup path: x/../..");
+        assert_eq!(after("io:x").unwrap_err().to_string(), "unknown controller io");
     }
 }

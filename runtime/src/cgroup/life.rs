@@ -14,6 +14,12 @@ use super::{Cgroup, Error, FreezerState};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A signal does not wait longer for the freezer: it is sent all the same.
+const KILL_PATIENCE: Duration = Duration::from_millis(500);
+
+/// So many looks at a group of version 1 that is still freezing before it is thawed for a moment.
+const LOOKS: u32 = 40;
+
 impl Cgroup {
     /// Its processes, with `all` also those of groups below.
     ///
@@ -33,7 +39,7 @@ impl Cgroup {
     /// # Errors
     /// The kernel's; the group is thawed again.
     pub fn freeze(&self) -> Result<(), Error> {
-        self.set_frozen(true).inspect_err(|_| drop(self.set_frozen(false)))
+        self.set_frozen(true, PATIENCE).inspect_err(|_| drop(self.set_frozen(false, PATIENCE)))
     }
 
     /// Lets every process run.
@@ -41,7 +47,7 @@ impl Cgroup {
     /// # Errors
     /// The kernel's.
     pub fn thaw(&self) -> Result<(), Error> {
-        self.set_frozen(false)
+        self.set_frozen(false, PATIENCE)
     }
 
     /// Whether the group is frozen.
@@ -68,16 +74,32 @@ impl Cgroup {
         {
             return v2.write("cgroup.kill", "1");
         }
+        // It asks whether there is anybody, and an empty group is no error.
+        if signal == 0 {
+            return Ok(());
+        }
         let Some(signal) = Signal::from_named_raw(signal) else {
             return Err(Error::Invalid(format!("signal {signal} is unknown")));
         };
-        // A process that forks between the reading and the signal is met by the next round.
-        for _ in 0..16 {
+        let was_frozen = matches!(self.freezer_state(), Ok(FreezerState::Frozen));
+        // Nothing forks while it is frozen, so that one look finds all of them.
+        let frozen = was_frozen || self.set_frozen(true, KILL_PATIENCE).is_ok();
+        let signalled = self.signal_all(signal, if frozen { 1 } else { 16 });
+        // What is frozen on version 1 dies only when it thaws.
+        if !was_frozen || signal == Signal::KILL {
+            let _ = self.thaw();
+        }
+        signalled
+    }
+
+    /// Without a freezer a process that forks between the look and the signal is met by the next round.
+    fn signal_all(&self, signal: Signal, rounds: u32) -> Result<(), Error> {
+        for round in 0..rounds {
             let pids = self.pids(true)?;
             for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid)) {
                 let _ = kill_process(pid, signal);
             }
-            if signal != Signal::KILL || pids.is_empty() {
+            if signal != Signal::KILL || pids.is_empty() || round + 1 == rounds {
                 break;
             }
             pause();
@@ -100,7 +122,7 @@ impl Cgroup {
         known.iter().find_map(|name| self.directories.get(*name)).or_else(|| self.directories.values().next())
     }
 
-    fn set_frozen(&self, frozen: bool) -> Result<(), Error> {
+    fn set_frozen(&self, frozen: bool, patience: Duration) -> Result<(), Error> {
         let (directory, file, value, done) = match (self.directories.get("freezer"), self.directories.get(""))
         {
             (Some(v1), _) => {
@@ -116,17 +138,23 @@ impl Cgroup {
             }
         };
         let start = Instant::now();
-        loop {
+        for look in 1_u32.. {
+            // Version 1 may never finish while processes appear in the group; after a thaw it has another chance.
+            if frozen && file == "freezer.state" && look.is_multiple_of(LOOKS) {
+                directory.write(file, "THAWED")?;
+                pause();
+            }
             directory.write(file, value)?;
             if directory.read(done.0)?.lines().any(|line| line.trim() == done.1) {
                 return Ok(());
             }
-            if start.elapsed() > PATIENCE {
-                let path = directory.path().to_owned();
-                return Err(Error::Timeout { action: "freeze", path, seconds: PATIENCE.as_secs() });
+            if start.elapsed() > patience {
+                break;
             }
             pause();
         }
+        let action = if frozen { "freeze" } else { "thaw" };
+        Err(Error::Timeout { action, path: directory.path().to_owned(), seconds: patience.as_secs() })
     }
 }
 

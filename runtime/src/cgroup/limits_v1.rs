@@ -37,7 +37,7 @@ pub fn limits(resources: &LinuxResources, current: Current) -> Result<Vec<Write>
         cpu_limits(cpu, &mut writes);
     }
     if let Some(pids) = resources.pids() {
-        writes.extend(pids_max(pids.limit()).map(|value| Write::new("pids", "pids.max", value)));
+        writes.push(Write::new("pids", "pids.max", pids_max(pids.limit())));
     }
     if let Some(block_io) = resources.block_io() {
         block_io_limits(block_io, &mut writes);
@@ -119,12 +119,11 @@ fn cpu_limits(cpu: &LinuxCpu, writes: &mut Vec<Write>) {
     add("cpu.rt_runtime_us", runtime, Refused::Fail);
 }
 
-/// `None` for 0: callers of the older specification mean "not set" by it.
-pub(super) fn pids_max(limit: i64) -> Option<String> {
+/// As runc since 1.4: 0 is a limit, the lowest that systemd also knows.
+pub(super) fn pids_max(limit: i64) -> String {
     match limit {
-        0 => None,
-        1.. => Some(limit.to_string()),
-        _ => Some("max".to_owned()),
+        0.. => limit.max(1).to_string(),
+        _ => "max".to_owned(),
     }
 }
 

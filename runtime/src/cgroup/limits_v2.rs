@@ -16,7 +16,7 @@ const DEFAULT_PERIOD: u64 = 100_000;
 pub fn limits(resources: &LinuxResources) -> Result<Vec<Write>, Error> {
     let mut writes = Vec::new();
     if let Some(pids) = resources.pids() {
-        writes.extend(pids_max(pids.limit()).map(|value| Write::new("", "pids.max", value)));
+        writes.push(Write::new("", "pids.max", pids_max(pids.limit())));
     }
     if let Some(memory) = resources.memory() {
         memory_limits(memory, &mut writes)?;

@@ -66,8 +66,33 @@ fn roll_back(made: &[PathBuf]) {
 
 /// A group with processes is not the container's: limits would hit them, and a forced `delete` kills what is in the group.
 fn refuse_foreign(path: &Path) -> Result<(), Error> {
-    let count = Directory::open(path)?.read("cgroup.procs")?.lines().count();
-    if count == 0 { Ok(()) } else { Err(Error::NotEmpty { path: path.to_owned(), count }) }
+    let directory = Directory::open(path)?;
+    let count = directory.read("cgroup.procs")?.lines().count();
+    if count > 0 {
+        return Err(Error::NotEmpty { path: path.to_owned(), count });
+    }
+    // What enters a frozen group never gets as far as saying so.
+    let v1 = directory.read_if_there("freezer.state")?.is_some_and(|state| state.trim() != "THAWED");
+    if v1 || directory.read_if_there("cgroup.freeze")?.is_some_and(|state| state.trim() == "1") {
+        return Err(Error::Invalid("container's cgroup unexpectedly frozen".to_owned()));
+    }
+    Ok(())
+}
+
+/// Below a group with processes of its own a new group holds no processes, unless it is a threaded one, which has no
+/// controllers of memory or devices: the container's is never one.
+fn refuse_threaded(path: &Path) -> Result<(), Error> {
+    let kind = Directory::open(path)?.read_if_there("cgroup.type")?.unwrap_or_default();
+    match kind.trim() {
+        "domain invalid" => Err(unusable(path, "it is in an invalid state")),
+        kind @ ("threaded" | "domain threaded") => Err(unusable(path, &format!("it is in {kind} mode"))),
+        _ => Ok(()),
+    }
+}
+
+fn unusable(path: &Path, why: &str) -> Error {
+    let path = path.display().to_string();
+    Error::Invalid(format!("cannot enter cgroupv2 {path:?} with domain controllers -- {why}"))
 }
 
 fn is_refusal(error: &Error) -> bool {
@@ -117,7 +142,7 @@ fn descend(
             fill_cpuset(&parent, &current, false)?;
         }
     }
-    Ok(())
+    if unified { refuse_threaded(path) } else { Ok(()) }
 }
 
 /// What can't be enabled is missed when a limit is written, with the controller's name.

@@ -12,8 +12,12 @@ use super::stats::{
 const NANOSECONDS_A_TICK: u64 = 1_000_000_000 / 100;
 
 /// Which of the kernel's tables the block controller keeps depends on its scheduler; the first that is there counts.
-const BLOCK_PREFIXES: [(&str, &str); 4] =
-    [("blkio.bfq.", "_recursive"), ("blkio.", "_recursive"), ("blkio.throttle.", "_recursive"), ("blkio.throttle.", "")];
+const BLOCK_PREFIXES: [(&str, &str); 4] = [
+    ("blkio.bfq.", "_recursive"),
+    ("blkio.", "_recursive"),
+    ("blkio.throttle.", "_recursive"),
+    ("blkio.throttle.", ""),
+];
 
 pub(super) fn read(directories: &BTreeMap<String, Directory>) -> Usage {
     let mut usage = Usage::default();
@@ -194,7 +198,7 @@ mod tests {
     fn kernel_tables() {
         assert_eq!(per_cpu_by_mode("cpu user system\n0 1 2\n1 3 4\n"), (vec![1, 3], vec![2, 4]));
         assert_eq!(range_list("0-2,5\n"), [0, 1, 2, 5]);
-        assert_eq!(range_list("\n"), []);
+        assert!(range_list("\n").is_empty());
         let throttled = throttling("nr_periods 5\nnr_throttled 2\nthrottled_time 77\n");
         assert_eq!(throttled, Throttling { periods: 5, throttled_periods: 2, throttled_time: 77 });
     }

@@ -112,7 +112,8 @@ fn block_entries(text: &str) -> (Vec<BlockEntry>, Vec<BlockEntry>) {
 fn hugetlb(directory: &Directory) -> BTreeMap<String, HugePages> {
     let pages = |size: String| {
         let reserved = format!("hugetlb.{size}.rsvd.current");
-        let current = directory.number(&reserved).or_else(|_| directory.number(&format!("hugetlb.{size}.current")));
+        let current =
+            directory.number(&reserved).or_else(|_| directory.number(&format!("hugetlb.{size}.current")));
         let events = table(&directory.read(&format!("hugetlb.{size}.events")).unwrap_or_default());
         let failcnt = events.get("max").copied().unwrap_or(0);
         Some((size, HugePages { usage: current.ok()?, max: 0, failcnt }))
@@ -165,7 +166,8 @@ mod tests {
 
     #[test]
     fn io_by_device() {
-        let (bytes, operations) = block_entries("8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n254:0\n");
+        let (bytes, operations) =
+            block_entries("8:16 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n254:0\n");
         let entry = |op: &str, value| BlockEntry { major: 8, minor: 16, op: op.to_owned(), value };
         assert_eq!(bytes, [entry("Read", 1), entry("Write", 2)]);
         assert_eq!(operations, [entry("Read", 3), entry("Write", 4)]);

@@ -52,6 +52,7 @@ pub(super) fn apply(writes: &[Write], directories: &BTreeMap<String, Directory>)
             return Err(no_controller(write));
         };
         match (directory.write(&write.file, &write.value), &write.refused) {
+            (Ok(()), _) if write.file == "cpu.shares" => check_shares(write, directory)?,
             (Ok(()), _) => {}
             (Err(error), Refused::IgnoreMissing) if error.errno() == Some(Errno::NOENT) => {}
             (Err(error), Refused::RetryLast) if error.errno() == Some(Errno::INVAL) => later.push(write),
@@ -70,6 +71,18 @@ pub(super) fn apply(writes: &[Write], directories: &BTreeMap<String, Directory>)
         }
     }
     Ok(())
+}
+
+/// The kernel takes any number of shares and cuts it to its range without a word.
+fn check_shares(write: &Write, directory: &Directory) -> Result<(), Error> {
+    let kept = directory.number("cpu.shares")?;
+    match write.value.parse::<u64>().unwrap_or(kept).cmp(&kept) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => {
+            Err(Error::Invalid(format!("the maximum allowed cpu-shares is {kept}")))
+        }
+        std::cmp::Ordering::Less => Err(Error::Invalid(format!("the minimum allowed cpu-shares is {kept}"))),
+    }
 }
 
 fn no_controller(write: &Write) -> Error {

@@ -57,6 +57,8 @@ pub struct Context {
     pub log: Log,
     /// The root directory, absolute.
     pub root: PathBuf,
+    /// It was named by the caller.
+    pub root_given: bool,
     pub systemd_cgroup: bool,
     /// Errors of permission on cgroups are forgiven.
     pub rootless: bool,
@@ -88,6 +90,7 @@ impl Context {
             name: name.into_owned(),
             log,
             root,
+            root_given: globals.is_set("root"),
             systemd_cgroup: globals.is_on("systemd-cgroup"),
             rootless: rootless(globals.text("rootless"))?,
             strict: globals.is_on("strict") || environment.text("CORACLE_STRICT").is_some_and(|v| v != "0"),

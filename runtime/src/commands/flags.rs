@@ -2,7 +2,7 @@
 //!
 //! `-flag` is `--flag`; a value follows in the same word after `=` or in the next word; a switch may be given `=true` or
 //! `=false`; short names are not bundled. Flags may also come after the arguments, except for verbs that pass arguments
-//! on (`exec`, `ps`). `--` ends the flags. lexopt is of no use here: it reads `-bundle` as five switches.
+//! on (`exec`, `ps`). `--` ends the flags. Crates for it read `-bundle` as five switches.
 
 use std::collections::BTreeMap;
 

@@ -33,12 +33,14 @@ fn run(context: &Context, words: &Parsed) -> Result<u8, Error> {
     if words.is_on("all") {
         return kill_all(&container, signal, status);
     }
+    // In a pid namespace of its own, init's death takes everything along; in a shared one processes stay behind, also when
+    // init is gone already.
+    let shared = signal == libc::SIGKILL && !container.has_own_pid_namespace();
+    if shared && group::exists(&container.record) {
+        return kill_all(&container, signal, status);
+    }
     if !matches!(status, Status::Created | Status::Running | Status::Paused) {
         return Err(Error::Refused("container not running".to_owned()));
-    }
-    // In a pid namespace of its own, init's death takes everything along; in a shared one processes would stay behind.
-    if signal == libc::SIGKILL && !container.has_own_pid_namespace() {
-        return kill_all(&container, signal, status);
     }
     container.signal(signal)?;
     // A frozen process on cgroup v1 dies only when it thaws.

@@ -48,6 +48,10 @@ fn run(context: &Context, words: &Parsed) -> Result<u8, Error> {
 
 /// One that cannot be read is named on stderr and left out, so that it does not hide the others.
 fn documents(context: &Context) -> Result<Vec<Document>, Error> {
+    // Nothing was ever run below the default root; another one that is not there is a mistake.
+    if context.root_given {
+        std::fs::read_dir(&context.root).map_err(Error::io("open", &context.root))?;
+    }
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut documents = Vec::new();
     // The cache of compiled filters lies beside the containers and is none.

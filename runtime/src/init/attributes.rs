@@ -16,7 +16,15 @@ use crate::sys::schedule;
 pub fn apply(program: &Program) -> Result<(), StepError> {
     let process = &program.process;
     if let Some(scheduler) = process.scheduler {
-        schedule::set_scheduler(scheduler).map_err(|e| StepError::io("set scheduler", "", &e))?;
+        schedule::set_scheduler(scheduler).map_err(|e| {
+            let error = StepError::io("set scheduler", "", &e);
+            match e.raw_os_error() {
+                Some(libc::EPERM) if process.has_cpuset => {
+                    error.because("process scheduler can't be used together with AllowedCPUs")
+                }
+                _ => error,
+            }
+        })?;
     }
     if let Some((class, priority)) = process.io_priority {
         schedule::set_io_priority(class, priority).map_err(|e| StepError::io("set io priority", "", &e))?;
@@ -62,10 +70,14 @@ pub fn final_affinity(program: &Program) -> Result<(), StepError> {
         return set_affinity(cpus);
     }
     if program.process.initial_affinity.is_none() {
-        // Best effort: the kernel cuts it to the cpuset.
-        let _ = set_affinity(&(0..CpuSet::MAX_CPU).collect::<Vec<_>>());
+        reset_affinity();
     }
     Ok(())
+}
+
+/// All of the group's CPUs, whatever the caller's were. Best effort: the kernel cuts it to the cpuset.
+pub fn reset_affinity() {
+    let _ = set_affinity(&(0..CpuSet::MAX_CPU).collect::<Vec<_>>());
 }
 
 fn set_affinity(cpus: &[usize]) -> Result<(), StepError> {

@@ -79,6 +79,7 @@ fn first(container: &mut Container, channel: &Channel) -> Result<Option<u64>, St
     fault("create.init.namespaces")?;
     let again = enter::walk(&container.namespaces.steps, &container.handles)?;
     container.handles.close();
+    attributes::reset_affinity();
     Ok(again)
 }
 
@@ -141,6 +142,9 @@ fn root(container: &mut Container, channel: &Channel) -> Result<(), StepError> {
     channel.wait_go()?;
     fault("create.init.pivot")?;
     net_devices::configure(&container.net_devices)?;
+    if container.rootfs.mount_namespace && !container.create_container.is_empty() {
+        rootfs::enter(&mut container.sources)?;
+    }
     run_hooks(
         hooks::Stage::CreateContainer,
         &container.create_container,
@@ -206,6 +210,10 @@ fn run_hooks(
     let mut state = container.state.clone();
     state.set_pid(Some(rustix::process::getpid().as_raw_nonzero().get()));
     state.set_status(status);
-    let environment: Vec<_> = std::env::vars_os().collect();
+    // Inside the container a hook without an environment of its own has the program's.
+    let environment: Vec<_> = match stage {
+        hooks::Stage::StartContainer => container.program.environment(),
+        _ => std::env::vars_os().collect(),
+    };
     hooks::run(stage, list, &state, &environment).map_err(|e| StepError::why("run hooks", stage.as_str(), e))
 }

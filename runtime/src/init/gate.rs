@@ -1,11 +1,12 @@
 //! The start gate: init waits in the open of the exec fifo's write end until `start` opens the read end.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 
 use super::StepError;
 use super::program::Program;
+use crate::sys::signals;
 
 /// Waits at the fifo (held O_PATH, so that nothing opened it yet), and tells `start` that it passed.
 ///
@@ -13,15 +14,8 @@ use super::program::Program;
 /// The kernel's.
 pub fn pass(fifo: &OwnedFd, program: &Program) -> Result<(), StepError> {
     let failed = |e| StepError::os("open exec fifo", "", e);
-    let own = program.proc_fd()?;
-    let open = || {
-        rustix::fs::openat(
-            &own,
-            fifo.as_raw_fd().to_string(),
-            OFlags::WRONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-    };
-    let gate = rustix::io::retry_on_intr(open).map_err(failed)?;
+    // The first process of a pid namespace is not killed by a signal that it doesn't handle.
+    signals::exit_on_request().map_err(|e| StepError::io("handle signals", "", &e))?;
+    let gate = program.reopen(fifo.as_fd(), OFlags::WRONLY).map_err(failed)?;
     rustix::io::write(&gate, b"0").map(drop).map_err(|e| StepError::os("write 0 exec fifo", "", e))
 }

@@ -1,8 +1,8 @@
 //! The program itself: its look-up in the container's PATH, its environment and the exec.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -26,8 +26,8 @@ pub struct Program {
     pub may_set_groups: bool,
     /// The caller's `LISTEN_FDS` was passed on: the program learns its own pid.
     pub listen_fds: u32,
-    /// `/proc/self` of the host's procfs, opened before the root changes.
-    proc_self: Option<OwnedFd>,
+    /// The host's procfs, opened before the root changes.
+    proc: Option<OwnedFd>,
     path: Option<CString>,
 }
 
@@ -35,34 +35,40 @@ impl Program {
     /// A program that is not yet looked up.
     #[must_use]
     pub fn new(process: ProcessPlan, seccomp: Option<Filter>, may_set_groups: bool, listen_fds: u32) -> Self {
-        Self { process, seccomp, may_set_groups, listen_fds, proc_self: None, path: None }
+        Self { process, seccomp, may_set_groups, listen_fds, proc: None, path: None }
     }
 
-    /// Opens `/proc/self` while it is still the host's, which the container can't have replaced.
+    /// Opens `/proc` while it is still the host's, which the container can't have replaced.
     ///
     /// # Errors
     /// No procfs.
     pub fn open_proc(&mut self) -> Result<(), StepError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // In the second child of a joined mount namespace the host's procfs is out of reach: the first one's is kept,
-        // which is of no use to it, and only labels and the gate need it.
-        match rustix::fs::open("/proc/self", flags, Mode::empty()) {
-            Ok(fd) => self.proc_self = Some(fd),
-            Err(e) if self.proc_self.is_none() => return Err(StepError::os("open", "/proc/self", e)),
-            Err(_) => {}
-        }
+        let proc = rustix::fs::open("/proc", flags, Mode::empty());
+        self.proc = Some(proc.map_err(|e| StepError::os("open", "/proc", e))?);
         Ok(())
     }
 
-    /// Our own descriptors as a directory.
+    /// Opens what our descriptor `fd` refers to anew. This may wait, and nothing but the procfs is open meanwhile.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn proc_fd(&self) -> Result<OwnedFd, StepError> {
-        let own =
-            self.proc_self.as_ref().ok_or_else(|| StepError::why("open", "/proc/self/fd", "not opened"))?;
-        rustix::fs::openat(own, "fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| StepError::os("open", "/proc/self/fd", e))
+    pub fn reopen(&self, fd: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let proc = self.proc.as_ref().ok_or(Errno::BADF)?;
+        let path = format!("self/fd/{}", fd.as_raw_fd());
+        rustix::io::retry_on_intr(|| rustix::fs::openat(proc, &*path, flags | OFlags::CLOEXEC, Mode::empty()))
+    }
+
+    /// The environment as pairs, for hooks.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(OsString, OsString)> {
+        let pair = |entry: &CString| {
+            let bytes = entry.as_bytes();
+            let at = bytes.iter().position(|byte| *byte == b'=')?;
+            let text = |part: &[u8]| OsString::from_vec(part.to_owned());
+            Some((text(&bytes[..at]), text(&bytes[at + 1..])))
+        };
+        self.process.env.iter().filter_map(pair).collect()
     }
 
     /// Writes `value` to the first of `names` below `/proc/self/attr` that exists.
@@ -76,9 +82,14 @@ impl Program {
         step: &'static str,
         object: &str,
     ) -> Result<(), StepError> {
-        let own = self.proc_self.as_ref().ok_or_else(|| StepError::why(step, object, "no procfs"))?;
+        let proc = self.proc.as_ref().ok_or_else(|| StepError::why(step, object, "no procfs"))?;
         let open = |name: &&str| {
-            rustix::fs::openat(own, format!("attr/{name}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            rustix::fs::openat(
+                proc,
+                format!("self/attr/{name}"),
+                OFlags::WRONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
         };
         let file = names.iter().map(open).find(|r| !matches!(r, Err(Errno::NOENT)));
         let file = file.unwrap_or(Err(Errno::NOENT)).map_err(|e| StepError::os(step, object, e))?;

@@ -62,7 +62,10 @@ pub fn send_listener(
     pid: i32,
     listener: &OwnedFd,
 ) -> Result<(), StepError> {
-    let socket = open_socket(&filter.path)?;
+    let socket = open_socket(&filter.path).map_err(|error| {
+        let step = "failed to connect with seccomp agent specified in the seccomp profile:";
+        StepError::why(step, filter.path.display(), error)
+    })?;
     let document = serde_json::json!({
         "ociVersion": state.version(),
         "fds": ["seccompFd"],

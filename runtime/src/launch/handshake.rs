@@ -9,6 +9,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use super::Error;
 use super::channel::{Channel, Message, Received};
 use super::deliver::{self, ListenerTarget};
+use super::terminal::keep_newlines;
 use crate::init::StepError;
 use crate::plan::process::Rlimit;
 use crate::sys::clone::Child;
@@ -113,7 +114,11 @@ impl Handshake<'_> {
                 let socket = deliver::open_socket(path)?;
                 deliver::send_fd(&socket, b"/dev/ptmx", master.as_fd())?;
             }
-            None => self.console = Some(master),
+            None => {
+                // Now, for the program may be done before anybody looks at its terminal.
+                keep_newlines(&master);
+                self.console = Some(master);
+            }
         }
         Ok(())
     }

@@ -4,7 +4,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 /// The container's terminal, connected to our standard streams.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ impl Terminal {
         if let Some(modes) = &before {
             let mut raw = modes.clone();
             raw.make_raw();
+            // The container's newlines come as they are, and ours makes carriage returns of them.
+            raw.output_modes |= modes.output_modes & OutputModes::OPOST;
             let _ = tcsetattr(stdin, OptionalActions::Now, &raw);
         }
         let terminal = Self { master, before, input_open: true, output_open: true };
@@ -75,6 +79,14 @@ impl Drop for Terminal {
         if let Some(modes) = &self.before {
             let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, modes);
         }
+    }
+}
+
+/// Output that is redirected to a file should be what the program wrote, so that `\n` does not become `\r\n`.
+pub(super) fn keep_newlines(master: &OwnedFd) {
+    if let Ok(mut modes) = tcgetattr(master) {
+        modes.output_modes.remove(OutputModes::ONLCR);
+        let _ = tcsetattr(master, OptionalActions::Now, &modes);
     }
 }
 

@@ -62,6 +62,8 @@ pub struct ProcessPlan {
     pub apparmor_profile: Option<String>,
     pub selinux_label: Option<String>,
     pub scheduler: Option<SchedAttr>,
+    /// The configuration limits the CPUs, which a deadline scheduler does not stand.
+    pub has_cpuset: bool,
     /// Class and priority.
     pub io_priority: Option<(u32, u32)>,
     /// CPU lists for exec: before joining the cgroup, and after.
@@ -96,6 +98,7 @@ pub fn plan_process(process: &Process, spec: &Spec, facts: &HostFacts) -> Result
         apparmor_profile: process.apparmor_profile().clone().filter(|p| !p.is_empty()),
         selinux_label: process.selinux_label().clone().filter(|l| !l.is_empty()),
         scheduler: scheduler(process, &mut problems),
+        has_cpuset: has_cpuset(spec),
         io_priority: io_priority(process, &mut problems),
         initial_affinity: affinity(process, true, &mut problems),
         final_affinity: affinity(process, false, &mut problems),
@@ -316,6 +319,12 @@ fn personality(spec: &Spec) -> Option<u64> {
     })
 }
 
+fn has_cpuset(spec: &Spec) -> bool {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let cpus = resources.and_then(|r| r.cpu().as_ref()).and_then(|cpu| cpu.cpus().as_deref());
+    cpus.is_some_and(|cpus| !cpus.is_empty())
+}
+
 fn memory_policy(spec: &Spec, problems: &mut Vec<Problem>) -> Option<MemoryPolicy> {
     let policy = spec.linux().as_ref()?.memory_policy().as_ref()?;
     let mode = match policy.mode() {
@@ -334,7 +343,7 @@ fn memory_policy(spec: &Spec, problems: &mut Vec<Problem>) -> Option<MemoryPolic
     };
     let flags: u32 = policy.flags().iter().flatten().map(flag).fold(0, |all, flag| all | flag);
     let Some(list) = parse_cpu_list(policy.nodes().as_deref().unwrap_or_default()) else {
-        problems.push(Problem::new("linux.memoryPolicy.nodes", "invalid list of nodes"));
+        problems.push(Problem::new("linux.memoryPolicy.nodes", "invalid memory policy node"));
         return None;
     };
     let mut nodes = vec![0_u64; list.iter().max().map_or(0, |last| last / 64 + 1)];

@@ -1,6 +1,6 @@
 //! Puts right what Go's JSON decoder accepts and the strict types do not, and finds what is really wrong.
 
-use oci_spec::runtime::{Capability, Spec};
+use oci_spec::runtime::{Capability, MemoryPolicyFlagType, MemoryPolicyModeType, Spec};
 use serde_json::{Map, Value, json};
 
 use crate::plan::Problem;
@@ -77,12 +77,25 @@ pub fn process(value: &mut Value) -> Vec<Problem> {
     if process.get("ioPriority").is_some_and(|p| p.as_object().is_some_and(Map::is_empty)) {
         process.remove("ioPriority");
     }
+    if let Some(scheduler) = process.get_mut("scheduler") {
+        name_scheduler_flags(scheduler);
+    }
     let mut warnings = process.get_mut("rlimits").map(drop_repeated_rlimits).unwrap_or_default();
     if let Some(capabilities) = process.get_mut("capabilities") {
         warnings
             .extend(CAPABILITY_SETS.iter().filter_map(|set| drop_unknown_capabilities(capabilities, set)));
+        warnings.extend(ambient_without_effect(capabilities));
     }
     warnings
+}
+
+/// The types have the flag under a name that the specification does not.
+fn name_scheduler_flags(scheduler: &mut Value) {
+    for flag in scheduler["flags"].as_array_mut().into_iter().flatten() {
+        if flag == "SCHED_FLAG_RESET_ON_FORK" {
+            *flag = json!("SCHED_RESET_ON_FORK");
+        }
+    }
 }
 
 /// The specification forbids a limit that is given twice; runc sets both, so that the last one counts.
@@ -112,6 +125,20 @@ fn drop_unknown_capabilities(capabilities: &mut Value, set: &str) -> Option<Prob
     }
     let text = format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" "));
     Some(Problem::new(format!("process.capabilities.{set}"), text))
+}
+
+/// The kernel raises a capability to the ambient set only where it is permitted and inheritable.
+fn ambient_without_effect(capabilities: &Value) -> Vec<Problem> {
+    let has = |set: &str, name: &Value| capabilities[set].as_array().is_some_and(|list| list.contains(name));
+    let ambient = capabilities["ambient"].as_array().into_iter().flatten();
+    ambient
+        .filter(|name| !has("permitted", name) || !has("inheritable", name))
+        .filter_map(Value::as_str)
+        .map(|name| {
+            let text = format!("can't raise ambient capability {name}: operation not permitted");
+            Problem::new("process.capabilities.ambient", text)
+        })
+        .collect()
 }
 
 /// The capability of a name: upper case and with its prefix, as in runc's table.
@@ -172,10 +199,26 @@ fn descend(path: &str, value: &Value, problems: &mut Vec<Problem>) {
                 }
             }
         }
+        Value::Object(policy) if path == "linux.memoryPolicy" => memory_policy(policy, problems),
         _ => {}
     }
     if problems.len() == before {
         problems.push(Problem::new(path, error.to_string()));
+    }
+}
+
+/// runc's words for a policy that cannot be read.
+fn memory_policy(policy: &Map<String, Value>, problems: &mut Vec<Problem>) {
+    let mode = policy.get("mode").and_then(Value::as_str).unwrap_or_default();
+    if serde_json::from_value::<MemoryPolicyModeType>(json!(mode)).is_err() {
+        let text = format!("invalid memory policy mode {mode:?}");
+        problems.push(Problem::new("linux.memoryPolicy.mode", text));
+    }
+    for flag in policy.get("flags").and_then(Value::as_array).into_iter().flatten() {
+        if serde_json::from_value::<MemoryPolicyFlagType>(flag.clone()).is_err() {
+            let text = format!("invalid memory policy flag {flag}");
+            problems.push(Problem::new("linux.memoryPolicy.flags", text));
+        }
     }
 }
 

@@ -138,6 +138,15 @@ pub fn prepare(
     Ok(())
 }
 
+/// Makes the root filesystem the working directory, which createContainer hooks find themselves in (runc).
+///
+/// # Errors
+/// The kernel's.
+pub fn enter(handles: &mut RootfsHandles) -> Result<(), StepError> {
+    let root = handles.tree()?.root.fd();
+    rustix::process::fchdir(root).map_err(|e| StepError::os("chdir to root filesystem", "", e))
+}
+
 /// Makes the root filesystem the root: pivot_root, or move and chroot.
 ///
 /// # Errors

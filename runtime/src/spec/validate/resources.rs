@@ -3,6 +3,7 @@
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources, MemoryPolicyModeType as Mode, Spec};
 
 use super::{Facts, Report};
+use crate::plan::process::parse_cpu_list;
 
 pub fn check(spec: &Spec, facts: &Facts, report: &mut Report) {
     let Some(linux) = spec.linux() else { return };
@@ -13,7 +14,9 @@ pub fn check(spec: &Spec, facts: &Facts, report: &mut Report) {
         intel_rdt(rdt, facts, report);
     }
     if let Some(policy) = linux.memory_policy() {
-        let nodes = policy.nodes().as_ref().is_some_and(|nodes| !nodes.trim().is_empty());
+        // A list that can't be read is the plan's to report.
+        let nodes = policy.nodes().as_deref().unwrap_or_default();
+        let nodes = parse_cpu_list(nodes).map_or(usize::from(!nodes.trim().is_empty()), |list| list.len());
         memory_policy(policy.mode(), nodes, report);
     }
 }
@@ -83,14 +86,15 @@ fn intel_rdt(rdt: &LinuxIntelRdt, facts: &Facts, report: &mut Report) {
     }
 }
 
-fn memory_policy(mode: Mode, nodes: bool, report: &mut Report) {
+fn memory_policy(mode: Mode, nodes: usize, report: &mut Report) {
     match mode {
-        Mode::MpolDefault | Mode::MpolLocal if nodes => {
-            report.problem("linux.memoryPolicy.nodes", "memory policy mode requires 0 nodes");
+        Mode::MpolDefault | Mode::MpolLocal if nodes > 0 => {
+            let text = format!("memory policy mode requires 0 nodes but got {nodes}");
+            report.problem("linux.memoryPolicy.nodes", text);
         }
         Mode::MpolDefault | Mode::MpolLocal | Mode::MpolPreferred => {}
         Mode::MpolBind | Mode::MpolInterleave | Mode::MpolPreferredMany | Mode::MpolWeightedInterleave
-            if !nodes =>
+            if nodes == 0 =>
         {
             let text = "memory policy mode requires at least one node but got 0";
             report.problem("linux.memoryPolicy.nodes", text);
