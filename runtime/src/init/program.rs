@@ -96,9 +96,9 @@ impl Program {
         rustix::io::write(&file, value.as_bytes()).map(drop).map_err(|e| StepError::os(step, object, e))
     }
 
-    /// Adds HOME from the container's `/etc/passwd` where it is missing, and what socket activation needs.
+    /// Adds HOME from the container's `/etc/passwd` where it is missing or empty, and what socket activation needs.
     pub fn complete_environment(&mut self) {
-        if self.variable(b"HOME").is_none() {
+        if self.variable(b"HOME").is_none_or(|home| home.is_empty()) {
             let passwd = read_passwd().unwrap_or_default();
             let home = home_of(&passwd, self.process.uid).unwrap_or(b"/");
             self.set(&[b"HOME=", home].concat());

@@ -72,6 +72,13 @@ impl StepError {
         self
     }
 
+    /// Says first what the step was a part of.
+    #[must_use]
+    pub fn inside(mut self, what: impl fmt::Display) -> Self {
+        self.step = format!("{what}: {}", self.step).into();
+        self
+    }
+
     /// Adds a reason beside the errno.
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {

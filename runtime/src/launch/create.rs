@@ -188,7 +188,10 @@ fn make(
         child: &mut undo.child,
         rootfs: &container.rootfs,
     };
-    handshake.run(&mut creating)?;
+    handshake.run(&mut creating).map_err(|error| match error {
+        Error::Step(step) => Error::Step(step.inside("error during container init")),
+        other => other,
+    })?;
     crate::fault::point("create.done")?;
     publish(req, handshake.child.pid, &handshake.child.pidfd)?;
     let Child { pid, pidfd, .. } = handshake.child;

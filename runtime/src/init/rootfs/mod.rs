@@ -126,7 +126,13 @@ pub fn prepare(
         let opened = handles.sources.get_mut(index).and_then(Option::take);
         let asks = plan.asks_for_sources();
         let mut ask = || if asks { ask(index) } else { Ok(None) };
-        let fd = filesystem::mount_one(&tree, plan, mount, Opened { here: opened, ask: &mut ask })?;
+        let opened = Opened { here: opened, ask: &mut ask };
+        let fd = filesystem::mount_one(&tree, plan, mount, opened).map_err(|error| {
+            error.inside(format_args!(
+                "error mounting {:?} to rootfs at {:?}",
+                mount.source, mount.destination
+            ))
+        })?;
         if mount.readonly_late() && mount.options.flags.contains(MountFlags::RDONLY) {
             handles.late.push((fd, mount.destination.clone()));
         }
