@@ -55,7 +55,13 @@ fn succeeds(root: &Path, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-const POINTS: [&str; 14] = [
+const POINTS: [&str; 20] = [
+    "layer.begin",
+    "layer.index",
+    "layer.sync",
+    "layer.record",
+    "layer.rename",
+    "layer.renamed@2",
     "pull.manifest",
     "pull.config",
     "pull.layer.begin",
@@ -71,6 +77,54 @@ const POINTS: [&str; 14] = [
     "store.rename@5",
     "store.sync@6",
 ];
+
+/// What a removal passes.
+const REMOVAL_POINTS: [&str; 2] = ["gc.layer", "layer.trashed"];
+
+/// The fault points that the source of the image store has.
+fn points_of(directory: &Path, found: &mut std::collections::BTreeSet<String>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            points_of(&path, found);
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let names = text.split("fault::point(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        found.extend(names.map(str::to_owned));
+    }
+}
+
+#[test]
+fn every_fault_point_is_tried() {
+    let mut found = std::collections::BTreeSet::new();
+    points_of(Path::new("../image-store/src"), &mut found);
+    let tried = POINTS.iter().chain(&REMOVAL_POINTS).map(|point| point.split('@').next().unwrap().to_owned());
+    assert_eq!(found, tried.collect());
+}
+
+#[test]
+fn a_removal_killed_at_each_step_is_ended_by_the_next_one() {
+    require_root!();
+    let Some(place) = place() else { return };
+    for point in REMOVAL_POINTS {
+        for action in ["kill", "fail"] {
+            let root = place.directory.path().join(format!("{point}{action}"));
+            succeeds(&root, &["pull", &place.image]);
+            succeeds(&root, &["rmi", &place.image]);
+            let broken = ctl(&root, &["gc"], Some(&format!("{point}={action}")));
+            assert!(!broken.status.success(), "{point}={action} was not passed");
+            assert!(succeeds(&root, &["fsck", "--json"]).contains(r#""findings": []"#), "{point}={action}");
+            succeeds(&root, &["gc"]);
+            for directory in ["layers/.trash", "layers/.staging", "blobs/sha256", "leases"] {
+                let left = std::fs::read_dir(root.join(directory)).unwrap().count();
+                assert_eq!(left, 0, "{point}={action}: {directory}");
+            }
+            succeeds(&root, &["pull", &place.image]);
+            succeeds(&root, &["fsck"]);
+        }
+    }
+}
 
 #[test]
 fn killed_at_each_step_the_store_is_whole_and_the_next_pull_works() {
