@@ -65,7 +65,7 @@ fn steps(daemon: &Arc<Daemon>, plan: &Plan, undo: &mut Undo) -> Result<Entry<Con
     fault::point("container.config")?;
     let pid = make(daemon, plan, &bundle, undo)?;
     fault::point("container.made")?;
-    entry.update(|c| {
+    entry.update_for_boot(|c| {
         c.user = user;
         c.pid = pid;
         c.state = ContainerState::Created;

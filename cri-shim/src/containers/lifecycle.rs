@@ -29,7 +29,7 @@ pub async fn start(
     create::ready(daemon, &container.sandbox, "starting a container")?;
     // The start is recorded before it is made: a restart asks the monitor how far it came.
     let at = create::now().max(container.created_at + 1);
-    entry.update(|c| c.started_at = at).map_err(Error::from)?;
+    entry.update_for_boot(|c| c.started_at = at).map_err(Error::from)?;
     fault::point("container.starting").map_err(Error::from)?;
     let request = Request::Start { id: container.id.clone() };
     if let Err(error) = monitor::call(daemon, &container.sandbox, request).await {
