@@ -361,3 +361,70 @@ fn cni_plugins_connect_and_disconnect_a_pod() {
     });
     none_left(&service);
 }
+
+#[test]
+fn calls_for_the_same_pod_join_and_later_attempts_are_younger() {
+    require_root!();
+    if cri::is_missing_something() {
+        return;
+    }
+    let service = Service::start();
+    block_on(async {
+        let (mut one, mut two) = (service.runtime().await, service.runtime().await);
+        let mut config = pod_config("joined");
+        let (request, retry) = (run_request(&config), run_request(&config));
+        let (a, b) = tokio::join!(one.run_pod_sandbox(request), two.run_pod_sandbox(retry));
+        let (a, b) = (a.unwrap().into_inner().pod_sandbox_id, b.unwrap().into_inner().pod_sandbox_id);
+        assert_eq!(a, b, "a call for a pod that is being made joins");
+        config.metadata.as_mut().unwrap().attempt = 1;
+        let later = one.run_pod_sandbox(run_request(&config)).await.unwrap().into_inner().pod_sandbox_id;
+        let list = one.list_pod_sandbox(ListPodSandboxRequest::default()).await.unwrap().into_inner().items;
+        let created = |id: &str| list.iter().find(|item| item.id == id).unwrap().created_at;
+        assert_eq!(list.len(), 2);
+        assert!(created(&later) > created(&a));
+        for id in [a, later] {
+            one.remove_pod_sandbox(remove(&id)).await.unwrap();
+        }
+    });
+    none_left(&service);
+}
+
+/// A reboot, as the records show it: another boot id, no monitor, the run directory as it was.
+#[test]
+fn after_a_reboot_a_sandbox_is_not_ready_and_its_pins_are_gone() {
+    require_root!();
+    if cri::is_missing_something() {
+        return;
+    }
+    let mut service = Service::start();
+    let id = block_on(async {
+        let mut client = service.runtime().await;
+        let request = run_request(&shared_pid("boot"));
+        client.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
+    });
+    service.kill();
+    for (pid, _) in coracle_integration::leaks::processes(&service.path("run/pods").to_string_lossy()) {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    let record = service.path("root/cri/pods").join(&id).join("sandbox.json");
+    let mut sandbox: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    sandbox["boot"] = "00000000-0000-0000-0000-000000000000".into();
+    std::fs::write(&record, sandbox.to_string()).unwrap();
+    service.launch(&[]);
+    block_on(async {
+        let mut client = service.runtime().await;
+        let answer = client.pod_sandbox_status(status_request(&id)).await.unwrap().into_inner();
+        assert_eq!(answer.status.unwrap().state(), PodSandboxState::SandboxNotready);
+        assert!(answer.info["info"].contains("started anew"), "{}", answer.info["info"]);
+        let pins = std::fs::read_dir(service.path("netns")).unwrap().count();
+        assert_eq!(pins, 0, "stale pins are removed at once");
+        client.stop_pod_sandbox(stop(&id)).await.unwrap();
+        client.remove_pod_sandbox(remove(&id)).await.unwrap();
+    });
+    // The group is of this boot here, and a record of another boot names none: the test removes it.
+    for root in coracle_integration::leaks::hierarchies() {
+        let _ = std::fs::remove_dir(root.join("coracle").join(&id));
+    }
+    none_left(&service);
+}
