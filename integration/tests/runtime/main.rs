@@ -9,6 +9,7 @@ mod differential;
 mod faults;
 mod forced;
 mod groups;
+mod habits;
 mod inherited;
 mod lifecycle;
 mod namespaces;

@@ -1,5 +1,7 @@
 //! Puts right what Go's JSON decoder accepts and the strict types do not, and finds what is really wrong.
 
+use std::collections::HashSet;
+
 use oci_spec::runtime::{Capability, MemoryPolicyFlagType, MemoryPolicyModeType, Spec};
 use serde_json::{Map, Value, json};
 
@@ -61,7 +63,13 @@ pub fn is_plain(spec: &Spec) -> bool {
         process.iter().filter_map(|p| p.rlimits().as_ref()).flatten().map(|l| l.typ()).collect();
     let repeated = (1..limits.len()).any(|index| limits[..index].contains(&limits[index]));
     let prioritised = process.is_some_and(|process| process.io_priority().is_some());
-    !(foreign || unnamed || unlimited || repeated || prioritised)
+    let capabilities = process.and_then(|process| process.capabilities().as_ref());
+    let powerless = capabilities.is_some_and(|sets| {
+        let has = |set: &Option<HashSet<Capability>>, name| set.as_ref().is_some_and(|s| s.contains(name));
+        let mut ambient = sets.ambient().iter().flatten();
+        ambient.any(|name| !has(sets.permitted(), name) || !has(sets.inheritable(), name))
+    });
+    !(foreign || unnamed || unlimited || repeated || prioritised || powerless)
 }
 
 /// Normalises a process in place; returns the capabilities that were left out.
