@@ -7,11 +7,12 @@ use std::io::{Read, Write};
 
 use bytes::Bytes;
 use coracle_image_store::ErrorKind;
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Uri, header};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -31,44 +32,90 @@ const CLOSE: u8 = 255;
 /// One read of standard input.
 const CHUNK: usize = 32 * 1024;
 
+type Socket = WebSocketStream<TcpStream>;
+
 /// Carries the streams between this process and the command; its exit code.
 pub(super) async fn carry(url: &str, input: bool, terminal: bool) -> Result<i32, Failure> {
     let (socket, half_close) = connect(url).await?;
-    let (mut to, mut from) = socket.split();
-    let mut typed = if input { read_input() } else { mpsc::channel(1).1 };
-    let mut input_open = input;
-    let mut resized = signal(SignalKind::window_change()).map_err(|error| Failure::io("signals", &error))?;
-    if terminal {
-        to.send(size_message()).await.map_err(|error| broken(&error))?;
-    }
-    loop {
-        let sent = tokio::select! {
-            message = from.next() => match message {
-                Some(Ok(message)) => match receive(&message.into_data()) {
-                    Some(end) => return outcome(&end),
-                    None => Ok(()),
-                },
-                Some(Err(error)) => return Err(broken(&error)),
-                None => return Err(Failure::of_kind(ErrorKind::Unavailable, "the daemon closed the connection")),
-            },
-            chunk = typed.recv(), if input_open => match chunk {
-                Some(bytes) => to.send(message(INPUT, &bytes)).await,
-                None => {
-                    input_open = false;
-                    if half_close { to.send(message(CLOSE, &[INPUT])).await } else { Ok(()) }
-                }
-            },
-            _ = resized.recv(), if terminal => to.send(size_message()).await,
-        };
-        // A failure to send is told by the receiving side, after what the command still said.
-        if sent.is_err() {
-            input_open = false;
+    let resized = signal(SignalKind::window_change()).map_err(|error| Failure::io("signals", &error))?;
+    let (to, from) = socket.split();
+    let typed = input.then(read_input);
+    // Both at once: a command that answers while it is written to must not wait for us, nor we for it.
+    tokio::select! {
+        outcome = read_messages(from) => outcome,
+        () = write_messages(to, typed, half_close, terminal.then_some(resized)) => {
+            Err(Failure::of_kind(ErrorKind::Unavailable, "the connection to the command is lost"))
         }
     }
 }
 
+/// Prints until the command has ended.
+async fn read_messages(mut from: SplitStream<Socket>) -> Result<i32, Failure> {
+    loop {
+        match from.next().await {
+            Some(Ok(message)) => {
+                if let Some(end) = receive(&message.into_data()) {
+                    return outcome(&end);
+                }
+            }
+            Some(Err(error)) => return Err(broken(&error)),
+            None => {
+                return Err(Failure::of_kind(ErrorKind::Unavailable, "the daemon closed the connection"));
+            }
+        }
+    }
+}
+
+/// Sends input and sizes. Never returns: that sending fails is told by the reading side, after what the command still
+/// said.
+async fn write_messages(
+    mut to: SplitSink<Socket, Message>,
+    mut typed: Option<mpsc::Receiver<Vec<u8>>>,
+    half_close: bool,
+    mut resized: Option<Signal>,
+) {
+    if resized.is_some() {
+        let _ = to.send(size_message()).await;
+    }
+    loop {
+        let next = tokio::select! {
+            Some(chunk) = next_chunk(&mut typed) => match chunk {
+                Some(bytes) => message(INPUT, &bytes),
+                None => {
+                    typed = None;
+                    if !half_close {
+                        continue;
+                    }
+                    message(CLOSE, &[INPUT])
+                }
+            },
+            Some(()) = next_size(&mut resized) => size_message(),
+            else => std::future::pending().await,
+        };
+        if to.send(next).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The next input, or its end; None where there is none to wait for.
+async fn next_chunk(typed: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Option<Vec<u8>>> {
+    match typed {
+        Some(typed) => Some(typed.recv().await),
+        None => None,
+    }
+}
+
+/// The next change of the terminal's size; None where there is no terminal.
+async fn next_size(resized: &mut Option<Signal>) -> Option<()> {
+    match resized {
+        Some(resized) => resized.recv().await,
+        None => None,
+    }
+}
+
 /// The connection, and whether channels can be closed one by one.
-async fn connect(url: &str) -> Result<(WebSocketStream<TcpStream>, bool), Failure> {
+async fn connect(url: &str) -> Result<(Socket, bool), Failure> {
     let wrong = |why: &str| Failure::of_kind(ErrorKind::Unsupported, format!("streams at {url}: {why}"));
     let uri: Uri = url.parse().map_err(|_| wrong("no URL"))?;
     if uri.scheme_str() != Some("http") {
