@@ -241,7 +241,10 @@ impl Drop for Service {
         self.kill();
         // Whatever a failed test left: monitors and containers of this directory, then their mounts.
         let ours = self.directory.path().to_string_lossy().into_owned();
-        for (pid, _) in leaks::processes(&ours) {
+        // A container's own process carries neither the directory nor its pod's monitor, but its group names the pod.
+        let pods = entries(&self.path("root/cri/pods"));
+        let processes = std::iter::once(&ours).chain(&pods).flat_map(|name| leaks::processes(name));
+        for (pid, _) in processes {
             let pidfd = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
             if let Some(Ok(pidfd)) = pidfd {
                 let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
