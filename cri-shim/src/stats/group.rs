@@ -13,7 +13,23 @@ const NO_LIMIT: u64 = 1 << 62;
 pub(super) struct Usage {
     pub(super) cpu: Option<Cpu>,
     pub(super) memory: Option<Memory>,
+    /// Threads, as the kernel counts them against the limit.
+    pub(super) threads: Option<u64>,
+    /// 0 is none.
+    pub(super) threads_max: u64,
     pub(super) processes: Option<u64>,
+    pub(super) devices: Vec<Device>,
+}
+
+/// What was read from and written to a block device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Device {
+    /// Major and minor number.
+    pub(super) number: (u32, u32),
+    pub(super) read_bytes: u64,
+    pub(super) written_bytes: u64,
+    pub(super) reads: u64,
+    pub(super) writes: u64,
 }
 
 /// Nanoseconds, and what the quota did.
@@ -35,6 +51,7 @@ pub(super) struct Memory {
     pub(super) limit: Option<u64>,
     pub(super) failcnt: u64,
     pub(super) rss: u64,
+    pub(super) kernel: u64,
     pub(super) cache: u64,
     pub(super) mapped_file: u64,
     pub(super) active_file: u64,
@@ -50,6 +67,8 @@ pub(super) struct Memory {
 pub(super) struct Swap {
     pub(super) usage: u64,
     pub(super) available: u64,
+    /// As the controller has it: with memory on version 1, without on version 2; 0 is none.
+    pub(super) limit: u64,
 }
 
 impl Memory {
@@ -101,6 +120,12 @@ impl Group {
         Self(self.0.iter().filter_map(|(name, path)| Some((name.clone(), parent(path)?))).collect())
     }
 
+    /// The processes of the group and of those below it.
+    pub(super) fn processes(&self) -> Vec<i32> {
+        let path = ["pids", "memory", ""].iter().find_map(|name| self.0.get(*name));
+        path.map(|path| processes(path)).unwrap_or_default()
+    }
+
     pub(super) fn read(&self, unified: bool) -> Usage {
         if unified { self.read_v2() } else { self.read_v1() }
     }
@@ -125,6 +150,7 @@ impl Group {
             let swap = both.map(|both| Swap {
                 usage: both.saturating_sub(usage),
                 available: limit.map_or(0, |limit| limit.saturating_sub(both)),
+                limit: limit.unwrap_or(0),
             });
             Some(Memory {
                 usage,
@@ -132,6 +158,7 @@ impl Group {
                 limit: number(path, "memory.limit_in_bytes").filter(|limit| *limit < NO_LIMIT),
                 failcnt: number(path, "memory.failcnt").unwrap_or(0),
                 rss: get(&stat, "total_rss"),
+                kernel: number(path, "memory.kmem.usage_in_bytes").unwrap_or(0),
                 cache: get(&stat, "total_cache"),
                 mapped_file: get(&stat, "total_mapped_file"),
                 active_file: get(&stat, "total_active_file"),
@@ -142,8 +169,15 @@ impl Group {
                 swap,
             })
         });
-        let processes = self.0.get("pids").and_then(|path| number(path, "pids.current"));
-        Usage { cpu, memory, processes }
+        let pids = self.0.get("pids");
+        Usage {
+            cpu,
+            memory,
+            threads: pids.and_then(|path| number(path, "pids.current")),
+            threads_max: pids.and_then(|path| number(path, "pids.max")).unwrap_or(0),
+            processes: pids.map(|path| processes(path).len() as u64),
+            devices: self.0.get("blkio").map(|path| devices_v1(path)).unwrap_or_default(),
+        }
     }
 
     fn read_v2(&self) -> Usage {
@@ -160,9 +194,11 @@ impl Group {
         });
         let memory = number(path, "memory.current").map(|usage| {
             let stat = table(path, "memory.stat");
+            let limit = number(path, "memory.swap.max").unwrap_or(0);
             let swap = number(path, "memory.swap.current").map(|usage| Swap {
                 usage,
-                available: number(path, "memory.swap.max").map_or(0, |limit| limit.saturating_sub(usage)),
+                available: limit.saturating_sub(usage),
+                limit,
             });
             let events = table(path, "memory.events");
             Memory {
@@ -171,6 +207,7 @@ impl Group {
                 limit: number(path, "memory.max"),
                 failcnt: get(&events, "max"),
                 rss: get(&stat, "anon"),
+                kernel: get(&stat, "kernel"),
                 cache: get(&stat, "file"),
                 mapped_file: get(&stat, "file_mapped"),
                 active_file: get(&stat, "active_file"),
@@ -181,7 +218,14 @@ impl Group {
                 swap,
             }
         });
-        Usage { cpu, memory, processes: number(path, "pids.current") }
+        Usage {
+            cpu,
+            memory,
+            threads: number(path, "pids.current"),
+            threads_max: number(path, "pids.max").unwrap_or(0),
+            processes: Some(processes(path).len() as u64),
+            devices: devices_v2(path),
+        }
     }
 }
 
@@ -203,6 +247,65 @@ fn table(group: &Path, file: &str) -> BTreeMap<String, u64> {
     let text = std::fs::read_to_string(group.join(file)).unwrap_or_default();
     let pairs = text.lines().filter_map(|line| line.split_once(' '));
     pairs.filter_map(|(key, value)| Some((key.to_owned(), value.trim().parse().ok()?))).collect()
+}
+
+/// The processes of a group and of those below it.
+fn processes(group: &Path) -> Vec<i32> {
+    let text = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    let mut found: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    let entries = std::fs::read_dir(group).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        found.extend(processes(&entry.path()));
+    }
+    found
+}
+
+/// `8:0 Read 4096`, one line an operation.
+fn devices_v1(group: &Path) -> Vec<Device> {
+    let mut devices: BTreeMap<(u32, u32), Device> = BTreeMap::new();
+    for (file, bytes) in [("blkio.throttle.io_service_bytes", true), ("blkio.throttle.io_serviced", false)] {
+        let text = std::fs::read_to_string(group.join(file)).unwrap_or_default();
+        for line in text.lines() {
+            let mut words = line.split(' ');
+            let (number, operation) = (words.next().and_then(device_number), words.next());
+            let count = words.next().and_then(|word| word.parse().ok());
+            let (Some(number), Some(count)) = (number, count) else { continue };
+            let device = devices.entry(number).or_insert_with(|| Device { number, ..Device::default() });
+            match (operation, bytes) {
+                (Some("Read"), true) => device.read_bytes = count,
+                (Some("Write"), true) => device.written_bytes = count,
+                (Some("Read"), false) => device.reads = count,
+                (Some("Write"), false) => device.writes = count,
+                _ => {}
+            }
+        }
+    }
+    devices.into_values().collect()
+}
+
+/// `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 ...`
+fn devices_v2(group: &Path) -> Vec<Device> {
+    let text = std::fs::read_to_string(group.join("io.stat")).unwrap_or_default();
+    let device = |line: &str| {
+        let (number, rest) = line.split_once(' ')?;
+        let value = |name: &str| {
+            let mut pairs = rest.split(' ').filter_map(|pair| pair.split_once('='));
+            pairs.find(|(key, _)| *key == name).and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+        };
+        Some(Device {
+            number: device_number(number)?,
+            read_bytes: value("rbytes"),
+            written_bytes: value("wbytes"),
+            reads: value("rios"),
+            writes: value("wios"),
+        })
+    };
+    text.lines().filter_map(device).collect()
+}
+
+fn device_number(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn get(table: &BTreeMap<String, u64>, key: &str) -> u64 {
@@ -235,8 +338,12 @@ mod tests {
                 "cache 1\ntotal_cache 700\ntotal_rss 250\ntotal_inactive_file 300\ntotal_pgfault 8\n",
             ),
             ("pids.current", "4\n"),
+            ("pids.max", "max\n"),
+            ("cgroup.procs", "17\n18\n"),
+            ("blkio.throttle.io_service_bytes", "8:1 Read 10\n8:1 Write 20\n8:1 Total 30\nTotal 30\n"),
+            ("blkio.throttle.io_serviced", "8:1 Read 3\n"),
         ]);
-        let all = ["cpu", "cpuacct", "memory", "pids"];
+        let all = ["cpu", "cpuacct", "memory", "pids", "blkio"];
         let usage = Group(all.iter().map(|c| ((*c).into(), group.path().into())).collect()).read(false);
         let (cpu, memory) = (usage.cpu.expect("cpu"), usage.memory.expect("memory"));
         assert_eq!((cpu.total, cpu.throttled_periods, cpu.throttled), (5000, 2, 99));
@@ -244,8 +351,10 @@ mod tests {
             (memory.working_set(), memory.available(), memory.rss, memory.cache),
             (700, 3300, 250, 700)
         );
-        assert_eq!(memory.swap, Some(Swap { usage: 200, available: 0 }));
-        assert_eq!(usage.processes, Some(4));
+        assert_eq!(memory.swap, Some(Swap { usage: 200, available: 0, limit: 0 }));
+        assert_eq!((usage.threads, usage.processes), (Some(4), Some(2)));
+        let device = Device { number: (8, 1), read_bytes: 10, written_bytes: 20, reads: 3, writes: 0 };
+        assert_eq!(usage.devices, [device]);
     }
 
     #[test]
@@ -257,12 +366,15 @@ mod tests {
             ("memory.stat", "anon 250\nfile 700\ninactive_file 2000\npgmajfault 1\n"),
             ("memory.swap.current", "10\n"),
             ("memory.swap.max", "30\n"),
+            ("io.stat", "8:0 rbytes=7 wbytes=8 rios=1 wios=2 dbytes=0 dios=0\n"),
         ]);
         let usage = Group(BTreeMap::from([(String::new(), group.path().into())])).read(true);
         let memory = usage.memory.expect("memory");
         assert_eq!(usage.cpu.expect("cpu").total, 7000);
         assert_eq!((memory.working_set(), memory.available(), memory.limit), (0, 0, None));
-        assert_eq!((memory.swap, usage.processes), (Some(Swap { usage: 10, available: 20 }), None));
+        assert_eq!(memory.swap, Some(Swap { usage: 10, available: 20, limit: 30 }));
+        let device = Device { number: (8, 0), read_bytes: 7, written_bytes: 8, reads: 1, writes: 2 };
+        assert_eq!(usage.devices, [device]);
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 use k8s_cri::v1::{ContainerMetrics, Metric, MetricDescriptor, MetricType, PodSandboxMetrics, UInt64Value};
 
-use super::group::{Cpu, Memory, Usage};
+use coracle_runtime::cgroup::HostCgroups;
+
+use super::group::{Cpu, Device, Group, Memory, Usage};
 use super::network::Interface;
 use super::{PodReading, Reading};
 
@@ -144,11 +146,38 @@ const GROUP: &[Row<Usage>] = &[
     row("container_oom_events_total", "Count of out of memory events observed.", Counter, &[], |u| {
         memory(u, |m| m.oom_kills)
     }),
-    row("container_threads", "Number of threads running inside the container.", Gauge, &[], |u| u.processes),
+    row("container_threads", "Number of threads running inside the container.", Gauge, &[], |u| u.threads),
+    row(
+        "container_threads_max",
+        "Maximum number of threads allowed inside the container.",
+        Gauge,
+        &[],
+        |u| u.threads.map(|_| u.threads_max),
+    ),
+    row("container_processes", "Number of processes running inside the container.", Gauge, &[], |u| {
+        u.processes
+    }),
+    row("container_memory_kernel_usage", "Size of kernel memory allocated in bytes.", Gauge, &[], |u| {
+        memory(u, |m| m.kernel)
+    }),
 ];
 
 /// Of a container alone.
 const CONTAINER: &[Row<Reading>] = &[
+    row(
+        "container_fs_limit_bytes",
+        "Number of bytes that can be consumed by the container.",
+        Gauge,
+        &[],
+        |r| r.written.map(|w| w.disk.bytes),
+    ),
+    row("container_fs_inodes_total", "Number of inodes.", Gauge, &[], |r| r.written.map(|w| w.disk.inodes)),
+    row("container_fs_inodes_free", "Number of available inodes.", Gauge, &[], |r| {
+        r.written.map(|w| w.disk.inodes_free)
+    }),
+    row("container_spec_memory_swap_limit_bytes", "Memory swap limit for the container.", Gauge, &[], |r| {
+        memory(&r.usage, |m| m.swap.map_or(0, |s| s.limit))
+    }),
     row("container_fs_usage_bytes", "Number of bytes that are consumed by the container.", Gauge, &[], |r| {
         r.written.map(|w| w.bytes)
     }),
@@ -173,6 +202,51 @@ const CONTAINER: &[Row<Reading>] = &[
     ),
     row("container_last_seen", "Last time a container was seen by the exporter.", Gauge, &[], |r| {
         u64::try_from(r.timestamp).ok().map(|at| at / SECOND)
+    }),
+];
+
+/// Descriptors that the processes of a container hold.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Open {
+    files: u64,
+    sockets: u64,
+}
+
+const OPEN: &[Row<Open>] = &[
+    row(
+        "container_file_descriptors",
+        "Number of open file descriptors for the container.",
+        Gauge,
+        &[],
+        |o| Some(o.files),
+    ),
+    row("container_sockets", "Number of open sockets for the container.", Gauge, &[], |o| Some(o.sockets)),
+];
+
+const READ: &[(&str, &str)] = &[("operation", "Read")];
+const WRITE: &[(&str, &str)] = &[("operation", "Write")];
+
+/// Of each block device that a container used; with the device's name.
+const DEVICE: &[Row<Device>] = &[
+    row("container_fs_reads_total", "Cumulative count of reads completed.", Counter, &[], |d| Some(d.reads)),
+    row("container_fs_reads_bytes_total", "Cumulative count of bytes read.", Counter, &[], |d| {
+        Some(d.read_bytes)
+    }),
+    row("container_fs_writes_total", "Cumulative count of writes completed.", Counter, &[], |d| {
+        Some(d.writes)
+    }),
+    row("container_fs_writes_bytes_total", "Cumulative count of bytes written.", Counter, &[], |d| {
+        Some(d.written_bytes)
+    }),
+];
+
+/// The same with the device's numbers.
+const BLKIO: &[Row<Device>] = &[
+    row("container_blkio_device_usage_total", "Blkio device bytes usage.", Counter, READ, |d| {
+        Some(d.read_bytes)
+    }),
+    row("container_blkio_device_usage_total", "Blkio device bytes usage.", Counter, WRITE, |d| {
+        Some(d.written_bytes)
     }),
 ];
 
@@ -240,35 +314,54 @@ fn resources(reading: &Reading, pick: fn(&k8s_cri::v1::LinuxContainerResources) 
 /// What is served, each name once.
 pub(super) fn descriptors() -> Vec<MetricDescriptor> {
     let mut all: Vec<MetricDescriptor> = Vec::new();
-    let mut add = |name: &str, help: &str, own: Vec<&str>| {
+    let mut add = |name: &str, help: &str, own: &[&str], labels: &[(&str, &str)]| {
         if all.iter().all(|known| known.name != name) {
-            let label_keys = LABELS.into_iter().chain(own).map(str::to_owned).collect();
+            let fixed = labels.iter().map(|(key, _)| *key);
+            let label_keys =
+                LABELS.into_iter().chain(own.iter().copied()).chain(fixed).map(str::to_owned).collect();
             all.push(MetricDescriptor { name: name.into(), help: help.into(), label_keys });
         }
     };
-    GROUP.iter().for_each(|r| add(r.name, r.help, r.labels.iter().map(|(key, _)| *key).collect()));
-    CONTAINER.iter().for_each(|r| add(r.name, r.help, Vec::new()));
-    INTERFACE.iter().for_each(|r| add(r.name, r.help, vec!["interface"]));
+    GROUP.iter().for_each(|r| add(r.name, r.help, &[], r.labels));
+    CONTAINER.iter().for_each(|r| add(r.name, r.help, &[], r.labels));
+    OPEN.iter().for_each(|r| add(r.name, r.help, &[], r.labels));
+    DEVICE.iter().for_each(|r| add(r.name, r.help, &["device"], r.labels));
+    BLKIO.iter().for_each(|r| add(r.name, r.help, &["device", "major", "minor"], r.labels));
+    INTERFACE.iter().for_each(|r| add(r.name, r.help, &["interface"], r.labels));
     all
 }
 
-pub(super) fn of_pod(pod: &PodReading) -> PodSandboxMetrics {
+/// All metrics of a pod; reads the descriptors of its processes, so it blocks.
+pub(super) fn of_pod(pod: &PodReading, host: &HostCgroups) -> PodSandboxMetrics {
     let metadata = pod.sandbox.config.metadata.clone().unwrap_or_default();
     let base = |container: &str, id: &str, image: &str, name: &str| {
         [container, id, image, name, &metadata.namespace, &metadata.name].map(str::to_owned).to_vec()
     };
     let parent = pod.sandbox.cgroup_parent.trim_end_matches('/');
     let labels = base("", parent, "", &pod.sandbox.id);
-    let mut metrics = rows(GROUP, &pod.usage, &labels, None, pod.timestamp);
+    let mut metrics = rows(GROUP, &pod.usage, &labels, &[], pod.timestamp);
     for interface in &pod.interfaces {
-        metrics.extend(rows(INTERFACE, interface, &labels, Some(&interface.name), pod.timestamp));
+        metrics.extend(rows(
+            INTERFACE,
+            interface,
+            &labels,
+            std::slice::from_ref(&interface.name),
+            pod.timestamp,
+        ));
     }
     let containers = pod.containers.iter().map(|reading| {
         let c = &reading.container;
         let name = c.config.metadata.as_ref().map(|m| m.name.as_str()).unwrap_or_default();
         let labels = base(name, &format!("{parent}/{}", c.id), &c.image_ref, &c.id);
-        let mut metrics = rows(GROUP, &reading.usage, &labels, None, reading.timestamp);
-        metrics.extend(rows(CONTAINER, reading, &labels, None, reading.timestamp));
+        let mut metrics = rows(GROUP, &reading.usage, &labels, &[], reading.timestamp);
+        metrics.extend(rows(CONTAINER, reading, &labels, &[], reading.timestamp));
+        metrics.extend(rows(OPEN, &open_of(host, c.pid), &labels, &[], reading.timestamp));
+        for device in &reading.usage.devices {
+            let (major, minor) = device.number;
+            let own = [device_name(device.number), major.to_string(), minor.to_string()];
+            metrics.extend(rows(DEVICE, device, &labels, &own[..1], reading.timestamp));
+            metrics.extend(rows(BLKIO, device, &labels, &own, reading.timestamp));
+        }
         ContainerMetrics { container_id: c.id.clone(), metrics }
     });
     PodSandboxMetrics {
@@ -278,10 +371,31 @@ pub(super) fn of_pod(pod: &PodReading) -> PodSandboxMetrics {
     }
 }
 
-fn rows<T>(table: &[Row<T>], from: &T, labels: &[String], own: Option<&str>, timestamp: i64) -> Vec<Metric> {
+/// Counts what the processes of a container's group hold open.
+fn open_of(host: &HostCgroups, pid: i32) -> Open {
+    let processes = Group::of_process(host, pid).map(|group| group.processes()).unwrap_or_default();
+    let mut open = Open::default();
+    for pid in processes {
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            open.files += 1;
+            let target = std::fs::read_link(entry.path()).unwrap_or_default();
+            open.sockets += u64::from(target.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
+        }
+    }
+    open
+}
+
+/// `/dev/sda` for its numbers, where the kernel tells.
+fn device_name((major, minor): (u32, u32)) -> String {
+    let link = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}")).unwrap_or_default();
+    link.file_name().map(|name| format!("/dev/{}", name.to_string_lossy())).unwrap_or_default()
+}
+
+fn rows<T>(table: &[Row<T>], from: &T, labels: &[String], own: &[String], timestamp: i64) -> Vec<Metric> {
     let metric = |row: &Row<T>| {
         let mut label_values = labels.to_vec();
-        label_values.extend(row.labels.iter().map(|(_, value)| *value).chain(own).map(str::to_owned));
+        label_values.extend(own.iter().cloned());
+        label_values.extend(row.labels.iter().map(|(_, value)| (*value).to_owned()));
         Some(Metric {
             name: row.name.into(),
             timestamp,
@@ -300,7 +414,14 @@ mod tests {
 
     #[test]
     fn every_metric_has_a_value_for_each_label_of_its_descriptor() {
-        let usage = Usage { cpu: Some(Cpu::default()), memory: Some(Memory::default()), processes: Some(1) };
+        let usage = Usage {
+            cpu: Some(Cpu::default()),
+            memory: Some(Memory::default()),
+            threads: Some(1),
+            processes: Some(1),
+            devices: vec![Device::default()],
+            ..Usage::default()
+        };
         let reading =
             Reading { container: Container::default(), usage: usage.clone(), written: None, timestamp: 7 };
         let pod = PodReading {
@@ -312,7 +433,7 @@ mod tests {
         };
         let descriptors = descriptors();
         let keys = |name: &str| &descriptors.iter().find(|d| d.name == name).expect("described").label_keys;
-        let all = of_pod(&pod);
+        let all = of_pod(&pod, &HostCgroups::default());
         let metrics: Vec<_> = all.metrics.iter().chain(&all.container_metrics[0].metrics).collect();
         assert!(metrics.len() > 50, "{}", metrics.len());
         for metric in metrics {

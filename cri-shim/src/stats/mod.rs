@@ -118,8 +118,12 @@ pub async fn pod_metrics(
     daemon: &Arc<Daemon>,
     _request: ListPodSandboxMetricsRequest,
 ) -> Result<ListPodSandboxMetricsResponse, Status> {
-    let pods = read_pods(daemon, |_| true).await?;
-    Ok(ListPodSandboxMetricsResponse { pod_metrics: pods.iter().map(metrics::of_pod).collect() })
+    let (pods, host) = (read_pods(daemon, |_| true).await?, host()?);
+    // Descriptors of all processes are counted: off the async threads.
+    let collect = move || pods.iter().map(|pod| metrics::of_pod(pod, &host)).collect();
+    let pod_metrics = tokio::task::spawn_blocking(collect).await;
+    let pod_metrics = pod_metrics.map_err(|e| Status::internal(format!("metrics: {e}")))?;
+    Ok(ListPodSandboxMetricsResponse { pod_metrics })
 }
 
 fn host() -> Result<HostCgroups, Status> {
@@ -244,7 +248,7 @@ fn pod_stats(daemon: &Daemon, reading: &PodReading) -> PodSandboxStats {
         cpu: cpu_stats(daemon, &s.id, usage, timestamp),
         memory: usage.memory.as_ref().map(|memory| memory_stats(memory, timestamp)),
         network,
-        process: usage.processes.map(|count| ProcessUsage { timestamp, process_count: value(count) }),
+        process: usage.threads.map(|count| ProcessUsage { timestamp, process_count: value(count) }),
         containers: reading.containers.iter().map(|c| container_stats(daemon, c)).collect(),
     };
     PodSandboxStats { attributes: Some(attributes), linux: Some(linux), windows: None }

@@ -21,9 +21,19 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Written {
     pub(super) bytes: u64,
     pub(super) inodes: u64,
+    /// Of its file system.
+    pub(super) disk: Disk,
     /// Nanoseconds since the epoch.
     pub(super) timestamp: i64,
     at: Instant,
+}
+
+/// What a file system holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Disk {
+    pub(super) bytes: u64,
+    pub(super) inodes: u64,
+    pub(super) inodes_free: u64,
 }
 
 /// The walks that are known, and those under way.
@@ -63,7 +73,8 @@ impl Walks {
         tokio::task::spawn_blocking(move || {
             let timestamp = super::now();
             let (bytes, inodes) = measure(&directory);
-            let written = Written { bytes, inodes, timestamp, at: Instant::now() };
+            let disk = disk(&directory);
+            let written = Written { bytes, inodes, disk, timestamp, at: Instant::now() };
             lock(&walks.done).insert(id.clone(), written);
             lock(&walks.under_way).remove(&id);
             drop(done);
@@ -93,6 +104,15 @@ fn measure(directory: &Path) -> (u64, u64) {
         }
     }
     (bytes, inodes)
+}
+
+fn disk(directory: &Path) -> Disk {
+    let stat = rustix::fs::statvfs(directory).map(|s| Disk {
+        bytes: s.f_blocks.saturating_mul(s.f_frsize),
+        inodes: s.f_files,
+        inodes_free: s.f_ffree,
+    });
+    stat.unwrap_or_default()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
