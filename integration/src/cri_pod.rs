@@ -201,9 +201,9 @@ pub fn entries(text: &str) -> Vec<(String, String, String)> {
     text.lines().map(|line| parse(line).unwrap_or_else(|| panic!("no CRI log entry: {line:?}"))).collect()
 }
 
-/// Fails where anything of a pod is left.
+/// Fails where anything of a pod is left once the kernel has taken away what it does later (the interfaces of a namespace).
 pub fn none_left(service: &Service) {
-    let left = service.leftovers();
+    let left = service.leftovers_in_the_end();
     assert!(left.is_empty(), "left: {left:#?}\nlog:\n{}", service.log());
 }
 
