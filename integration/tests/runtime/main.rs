@@ -13,3 +13,4 @@ mod habits;
 mod inherited;
 mod lifecycle;
 mod namespaces;
+mod unified;
