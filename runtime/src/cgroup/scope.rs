@@ -243,12 +243,17 @@ fn annotated(spec: &Spec) -> Result<Vec<(String, Value)>, Error> {
         }
         let value = parse_value(text).ok_or_else(|| invalid("not a value that is understood"))?;
         // systemd takes seconds on its command line only, the bus knows microseconds.
-        properties.push(match (name.strip_suffix("Sec"), value) {
-            (Some(stem), value) => {
-                (format!("{stem}USec"), in_microseconds(&value).ok_or_else(|| invalid("not a time"))?)
-            }
-            (None, value) => (name.to_owned(), value),
-        });
+        properties.push(
+            match (
+                name.strip_suffix("Sec").filter(|stem| stem.ends_with(|c: char| c.is_ascii_lowercase())),
+                value,
+            ) {
+                (Some(stem), value) => {
+                    (format!("{stem}USec"), in_microseconds(&value).ok_or_else(|| invalid("not a time"))?)
+                }
+                (None, value) => (name.to_owned(), value),
+            },
+        );
     }
     Ok(properties)
 }

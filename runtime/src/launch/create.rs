@@ -15,6 +15,7 @@ use super::deliver::{self, ListenerTarget};
 use super::group::Group;
 use super::handshake::{Handshake, Parent};
 use super::{CreateRequest, Created, Error, Held, Stdio, handles, idmap, sources, spawn};
+use crate::cgroup::Driver;
 use crate::hooks::{self, Stage};
 use crate::init::container::{self, Container};
 use crate::init::net_devices::{self, NetDevice};
@@ -65,7 +66,10 @@ pub fn create(req: &CreateRequest) -> Result<(Created, Held), Error> {
 fn plan(req: &CreateRequest, facts: &HostFacts) -> Result<Plans, Error> {
     let spec = &req.spec;
     let mut problems: Vec<Problem> = Vec::new();
-    let namespaces = keep(plan_namespaces(spec, facts), &mut problems);
+    // systemd moves the child after the clone: a namespace made with it would be rooted at our own group, as on version 1.
+    let born_in_group = facts.cgroup_unified && req.cgroup_driver != Driver::Systemd;
+    let namespace_facts = HostFacts { cgroup_unified: born_in_group, ..facts.clone() };
+    let namespaces = keep(plan_namespaces(spec, &namespace_facts), &mut problems);
     let rootfs = keep(plan_rootfs(spec, &req.bundle, facts), &mut problems);
     let process = match spec.process() {
         Some(process) => keep(plan_process(process, spec, facts), &mut problems),
