@@ -111,7 +111,12 @@ pub fn clone_again(
             channel.send(&Message::Again, Some(child.pidfd.as_fd()))?;
             Ok(Some(0))
         }
-        Ok(None) => rest().map(|()| None),
+        Ok(None) => {
+            // It may run before the first one has told of it: what it said then would be taken for the first one's word, and
+            // limits and record would be of a process that is gone.
+            channel.wait_go()?;
+            rest().map(|()| None)
+        }
         Err(e) => Err(StepError::io("clone again", "", &e)),
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! child ──▶ parent                       parent ──▶ child
 //! (cloned)                               Go        id maps are written
-//! Again + pidfd    a second clone
+//! Again + pidfd    a second clone        Go        to the second one: it is followed
 //! Source n         a bind source is needed   Source n + fd, opened in the child's mount namespace, or without
 //! Mounted          mounts and /dev done  Go        devices, prestart and createRuntime hooks done
 //! Console + fd     the terminal's master

@@ -77,7 +77,7 @@ impl Handshake<'_> {
             Message::Failed(error) => return Err(Error::Step(error)),
             Message::Again => {
                 self.follow(needed(fd)?)?;
-                return parent.moved(self.child.pid, &self.child.pidfd);
+                parent.moved(self.child.pid, &self.child.pidfd)?;
             }
             Message::Source(index) => {
                 let source = parent.source(index, &self.child)?;

@@ -245,9 +245,7 @@ fn order(plan: &NamespacePlan, offsets: String, facts: &HostFacts) -> Vec<Step> 
     let new_user = plan.is_new(Kind::User);
     // The parent may enter what it owns; without privilege only the child, inside the joined user namespace, may.
     let parent_enters = |kind: Kind| match kind {
-        Kind::Pid | Kind::Ipc | Kind::Uts | Kind::Net | Kind::Time => privileged && new_user,
-        // On v2 the clone into the container's group would be refused from within another namespace of groups.
-        Kind::Cgroup => privileged && new_user && !facts.cgroup_unified,
+        Kind::Pid | Kind::Ipc | Kind::Uts | Kind::Net | Kind::Time | Kind::Cgroup => privileged && new_user,
         Kind::User | Kind::Mount => false,
     };
     let own_time = plan.is_new(Kind::Time) && !offsets.is_empty();

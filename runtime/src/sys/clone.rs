@@ -92,7 +92,8 @@ pub(crate) fn exit_now(code: i32) -> Option<Infallible> {
 }
 
 fn unavailable(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::E2BIG))
+    // ENOENT: the group is outside of the namespace of groups that we have entered for the child (nsdelegate).
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::E2BIG | libc::ENOENT))
 }
 
 fn clone3(args: CloneArgs<'_>, pidfd: &mut libc::c_int) -> io::Result<i32> {
