@@ -89,6 +89,11 @@ fn a_manifest_becomes_a_pod_that_is_listed_read_and_removed() {
     });
     assert!(logged, "{:?}", run(&service, &["logs", "demo/main"]));
 
+    let stats = json(&service, &["stats", "--format", "json"]);
+    assert_eq!((&stats[0]["pod"], &stats[0]["name"]), (&Value::from("demo"), &Value::from("main")));
+    assert!(stats[0]["memoryBytes"].as_u64().is_some_and(|bytes| bytes > 0), "{stats}");
+    assert!(read(&service, &["stats", "--pod", "demo"]).contains("main"));
+
     // What runs is only removed by force; what is removed is gone.
     assert!(!run(&service, &["rm", "demo"]).status.success());
     read(&service, &["rm", "--force", "demo"]);

@@ -31,7 +31,7 @@ pub(in crate::ctl) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, Failure> {
     let known = Known::load(&node)?;
     let pod = args.pod.as_deref().map(|text| known.pod(text)).transpose()?;
     let before = read(&node)?;
-    node.wait(tokio::time::sleep(INTERVAL));
+    node.wait(async { tokio::time::sleep(INTERVAL).await });
     let mut usages: Vec<Usage> = read(&node)?.iter().map(|stats| Usage::of(&known, &before, stats)).collect();
     usages.retain(|usage| pod.is_none_or(|pod| usage.pod_id == pod.id));
     usages.sort_by(|a, b| (&a.pod, &a.container).cmp(&(&b.pod, &b.container)));
