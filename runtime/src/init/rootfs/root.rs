@@ -30,8 +30,7 @@ pub(super) fn prepare_root(plan: &RootfsPlan, detached: Option<OwnedFd>) -> Resu
     // Done, where that was for all mounts.
     if !(flags.contains(Propagation::REC) && flags.intersects(Propagation::DOWNSTREAM | Propagation::PRIVATE))
     {
-        let slave = flags.contains(Propagation::DOWNSTREAM);
-        unshare_parent(&root_path, if slave { Propagation::DOWNSTREAM } else { Propagation::PRIVATE })?;
+        unshare_parent(&root_path)?;
     }
     let mounted = match detached {
         Some(mount) => attach(&mount, &plain).map(|()| mount),
@@ -39,8 +38,8 @@ pub(super) fn prepare_root(plan: &RootfsPlan, detached: Option<OwnedFd>) -> Resu
     };
     let refused = |errno| StepError::os("mount root filesystem", plan.root.display(), errno);
     let tree = Tree { root: InRoot::new(mounted.map_err(refused)?), root_path, procfs, api };
-    if plan.propagation.is_none() {
-        // Unless the configuration wants a slave: what the host mounts below it would arrive (private in runc since 1.2).
+    if flags.contains(Propagation::DOWNSTREAM) {
+        // Or it would be a slave, too, and what the host mounts below it would arrive (private in runc since 1.2).
         tree.propagate(tree.root.fd(), Propagation::PRIVATE).map_err(refused)?;
     }
     Ok(tree)
@@ -48,10 +47,10 @@ pub(super) fn prepare_root(plan: &RootfsPlan, detached: Option<OwnedFd>) -> Resu
 
 /// The mount that holds the rootfs must not be shared: pivot_root refuses that, and the bind of the rootfs onto
 /// itself would reach the host.
-fn unshare_parent(root: &Path, propagation: Propagation) -> Result<(), StepError> {
+fn unshare_parent(root: &Path) -> Result<(), StepError> {
     let mut path = root;
     loop {
-        match rustix::mount::mount_change(path, propagation) {
+        match rustix::mount::mount_change(path, Propagation::PRIVATE) {
             Ok(()) => return Ok(()),
             // Not a mount point: it belongs to the mount of a directory above.
             Err(Errno::INVAL) if path != Path::new("/") => path = path.parent().unwrap_or(Path::new("/")),
