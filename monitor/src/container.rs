@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::engine::Engine;
@@ -204,6 +205,12 @@ impl Container {
         (!self.input.typed.is_empty()).then(|| to.as_fd())
     }
 
+    /// Drops who waits or looks on and has closed its end, which nothing else tells of while the container is quiet.
+    pub(crate) fn forget_hung_up(&mut self) {
+        self.waiters.retain(|client| !hung_up(client.as_fd()));
+        self.attached.retain(|client| !hung_up(client.stdout.to.as_fd()));
+    }
+
     /// The process has ended: what is still in the pipes is read first, for a bounded time.
     pub(crate) fn ended(&mut self, mut exit: Exit) {
         exit.oom = self.oom.as_mut().is_some_and(oom_killed);
@@ -241,6 +248,12 @@ impl Container {
         self.exit = Some(exit.clone());
         Some(exit)
     }
+}
+
+fn hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut list = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut list, Some(&now)).is_ok() && list[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// Reads `oom_kill` of `memory.events` (v2) or `memory.oom_control` (v1).

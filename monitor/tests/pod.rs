@@ -377,6 +377,32 @@ fn an_attached_client_loses_nothing_on_a_slow_way() {
     assert!(seen == expected, "the bytes differ");
 }
 
+/// Each daemon asks to wait, and its connection goes with it: a long-lived container must not collect them.
+#[test]
+fn who_has_hung_up_is_forgotten() {
+    if skip("who_has_hung_up_is_forgotten") {
+        return;
+    }
+    let mut pod = Pod::new();
+    let id = pod.create("patient", "sleep 600", |_| ());
+    pod.start(&id);
+    let Ok(Reply::Hello { pid, .. }) = pod.client.request(&Request::Hello { version: VERSION }, LONG) else {
+        panic!("no hello")
+    };
+    let open = || std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").count();
+    let ask = || {
+        drop(pod.client.send(&Request::Wait { id: id.clone() }, &[]).expect("wait"));
+        let (_, out) = rustix::pipe::pipe().expect("pipe");
+        let descriptors = [out.as_fd(), out.as_fd(), out.as_fd()];
+        let attach = Request::Attach { id: id.clone(), stdin: false };
+        pod.client.call(&attach, &descriptors, LONG).expect("attach");
+    };
+    ask();
+    let before = open();
+    (0..20).for_each(|_| ask());
+    assert!(open() <= before + 4, "{before} descriptors became {}", open());
+}
+
 #[test]
 fn a_terminal_is_resized() {
     if skip("a_terminal_is_resized") {

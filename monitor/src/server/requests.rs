@@ -18,6 +18,9 @@ use crate::process::{Job, Work};
 use crate::protocol::{Create, Exec, Reply, Request};
 use crate::wire;
 
+/// Clients that see the output of one container.
+const MAX_ATTACHED: usize = 64;
+
 /// How long start, signal and delete may take.
 const SHORT: Duration = Duration::from_secs(60);
 
@@ -156,6 +159,10 @@ impl Server {
                 return failed("Kernel", &e);
             }
         }
+        container.forget_hung_up();
+        if container.attached.len() >= MAX_ATTACHED {
+            return failed("Exhausted", &format!("{MAX_ATTACHED} clients are attached to container {id}"));
+        }
         container.attached.push(Attached::new(reads.then_some(stdin), stdout, stderr));
         Reply::Done
     }
@@ -164,7 +171,11 @@ impl Server {
         match self.containers.get_mut(id) {
             None => reply(&client, &no_container(id)),
             Some(Container { exit: Some(exit), .. }) => reply(&client, &Reply::Exited(exit.clone())),
-            Some(container) => container.waiters.push(client),
+            Some(container) => {
+                // A daemon that was started anew asks again, and what its predecessor asked on is still here.
+                container.forget_hung_up();
+                container.waiters.push(client);
+            }
         }
     }
 
