@@ -26,6 +26,16 @@ pub enum Error {
     Unexpected(Box<Reply>),
 }
 
+impl Error {
+    /// Nobody listens at the socket, or who did is dead. A monitor that is only late is neither: what it holds may live.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
+        matches!(self, Self::Unreachable { source, .. }
+            if matches!(source.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | NotFound))
+    }
+}
+
 /// A pod's monitor, by its directory.
 #[derive(Debug, Clone)]
 pub struct Client {

@@ -50,11 +50,32 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Whether the monitor is there and does not know the container, or is not there at all: nothing of it is left to ask.
+/// Whether the monitor is there and does not know the container, or is dead: nothing of it is left to ask. One that has
+/// not answered in time is not gone.
 pub(super) fn is_gone(error: &Error) -> bool {
-    match error {
-        Error::Monitor { source: ClientError::Unreachable { .. }, .. } => true,
-        Error::Monitor { source: ClientError::Failed { kind, .. }, .. } => kind == "NotFound",
-        _ => false,
+    let Error::Monitor { source, .. } = error else { return false };
+    source.is_dead() || matches!(source, ClientError::Failed { kind, .. } if kind == "NotFound")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_monitor_that_is_late_is_not_gone() {
+        let gone = |kind: ErrorKind| {
+            let source = ClientError::Unreachable { path: "monitor.sock".into(), source: kind.into() };
+            is_gone(&Error::Monitor { sandbox: "s".into(), source })
+        };
+        assert!(
+            gone(ErrorKind::ConnectionRefused)
+                && gone(ErrorKind::ConnectionReset)
+                && gone(ErrorKind::NotFound)
+        );
+        assert!(
+            !gone(ErrorKind::WouldBlock) && !gone(ErrorKind::TimedOut) && !gone(ErrorKind::PermissionDenied)
+        );
     }
 }

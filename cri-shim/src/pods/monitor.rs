@@ -47,15 +47,9 @@ fn hello(client: &Client) -> Result<Option<i32>, Error> {
     match client.request(&Request::Hello { version: VERSION }, PROMPT) {
         Ok(Reply::Hello { pid, .. }) => Ok(Some(pid)),
         Ok(other) => Err(Error::Monitor { action: "ask", why: format!("it answered {other:?}") }),
-        Err(client::Error::Unreachable { source, .. }) if is_dead(&source) => Ok(None),
+        Err(e) if e.is_dead() => Ok(None),
         Err(e) => Err(Error::Monitor { action: "ask", why: e.to_string() }),
     }
-}
-
-/// Nobody listens at the socket.
-fn is_dead(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound};
-    matches!(error.kind(), ConnectionRefused | ConnectionReset | NotFound)
 }
 
 /// Marks the sandbox once its monitor or its init has died, if nobody has stopped it by then.
@@ -114,10 +108,7 @@ fn end_blocking(directory: &Path, identity: Option<&Identity>) -> Result<(), Err
     let client = Client::new(directory);
     match client.request(&Request::Shutdown, PROMPT) {
         Ok(_) => return wait_for_end(identity),
-        Err(client::Error::Unreachable { source, .. }) if is_dead(&source) => {
-            // A monitor that has lost its socket's file cannot be asked any more.
-            return kill(identity);
-        }
+        // Dead, too late, or one that has lost its socket's file and cannot be asked any more.
         Err(client::Error::Unreachable { .. }) => return kill(identity),
         Err(client::Error::Failed { .. } | client::Error::Unexpected(_)) => {}
     }
