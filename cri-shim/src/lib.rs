@@ -7,6 +7,7 @@ mod containers;
 pub mod ctl;
 pub mod daemon;
 mod events;
+mod fresh;
 pub mod network;
 pub mod oci;
 mod pods;

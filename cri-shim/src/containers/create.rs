@@ -3,8 +3,9 @@
 //! A kubelet whose call timed out asks again with the same sandbox, name and attempt: an operation under way is joined, and
 //! one that has finished and was never started is handed out again while it is what was asked for, else made anew.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use k8s_cri::v1::{
     ContainerConfig, ContainerEventType, ContainerMetadata, CreateContainerRequest, CreateContainerResponse,
@@ -17,6 +18,7 @@ use super::error::Error;
 use super::joins::Role;
 use super::{monitor, remove, status, watch as watcher};
 use crate::daemon::Daemon;
+use crate::fresh;
 use crate::record::{Container, ContainerState, Entry, Sandbox, SandboxState};
 
 /// How long a finished container that nobody started is handed out to a retry.
@@ -82,7 +84,8 @@ async fn create_once(
     }
     let target = target_namespace(daemon, &sandbox.id, &config)?;
     let created_at = later_than_all(daemon, &sandbox, &metadata.name);
-    let plan = Plan { id: new_id(), created_at, sandbox, config, target };
+    let id = fresh::random_hex::<32>().map_err(Error::path("read", Path::new("getrandom(2)")))?;
+    let plan = Plan { id, created_at, sandbox, config, target };
     let own = Arc::clone(daemon);
     let entry = monitor::blocking(move || build::build(&own, &plan)).await?;
     watcher::spawn(daemon, &entry);
@@ -126,7 +129,7 @@ async fn reuse(
             state: container.state,
         });
     }
-    let age = now().saturating_sub(container.created_at);
+    let age = fresh::now().saturating_sub(container.created_at);
     if u128::try_from(age).is_ok_and(|age| age < UNCLAIMED.as_nanos()) && agree(&container.config, config) {
         return Ok(Some(container.id));
     }
@@ -181,26 +184,7 @@ fn later_than_all(daemon: &Daemon, sandbox: &Sandbox, name: &str) -> i64 {
         let same = c.config.metadata.as_ref().is_some_and(|m| m.name == name) && of_pod(&c);
         same.then_some(c.created_at + 1)
     });
-    times.max().unwrap_or(0).max(now())
-}
-
-/// Nanoseconds since the epoch.
-pub(super) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// 64 hex digits of the kernel's random numbers.
-fn new_id() -> String {
-    let mut bytes = [0u8; 32];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
-            Ok(count) => filled += count,
-            Err(_) => std::hint::spin_loop(),
-        }
-    }
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    times.max().unwrap_or(0).max(fresh::now())
 }
 
 #[cfg(test)]
@@ -227,12 +211,5 @@ mod tests {
         };
         assert!(agree(&with("/a", "/d"), &with("/b", "/d")));
         assert!(!agree(&with("/a", "/d"), &with("/a", "/e")));
-    }
-
-    #[test]
-    fn ids_are_64_hex_digits_and_new() {
-        let (a, b) = (new_id(), new_id());
-        assert!(a.len() == 64 && a.bytes().all(|c| c.is_ascii_hexdigit()));
-        assert_ne!(a, b);
     }
 }

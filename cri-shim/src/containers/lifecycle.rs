@@ -28,7 +28,7 @@ pub async fn start(
     needs(&container, ContainerState::Created, "starting it", "created")?;
     create::ready(daemon, &container.sandbox, "starting a container")?;
     // The start is recorded before it is made: a restart asks the monitor how far it came.
-    let at = create::now().max(container.created_at + 1);
+    let at = crate::fresh::now().max(container.created_at + 1);
     entry.update_for_boot(|c| c.started_at = at).map_err(Error::from)?;
     fault::point("container.starting").map_err(Error::from)?;
     let request = Request::Start { id: container.id.clone() };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use coracle_monitor::exits;
 use coracle_monitor::protocol::Status;
 
-use super::{create, monitor, remove, watch};
+use super::{monitor, remove, watch};
 use crate::daemon::Daemon;
 use crate::record::{Container, ContainerState, Entry};
 
@@ -53,7 +53,7 @@ async fn rebooted(daemon: &Arc<Daemon>, entry: &Entry<Container>) {
         c.reason = "Unknown".into();
         c.message = "the machine was restarted while the container ran".into();
         c.started_at = c.started_at.max(c.created_at);
-        c.finished_at = create::now().max(c.started_at + 1);
+        c.finished_at = crate::fresh::now().max(c.started_at + 1);
     });
     if let Err(error) = changed {
         tracing::warn!(id, %error, "the end by a restart of the machine is not recorded");

@@ -12,7 +12,7 @@ use k8s_cri::v1::{
 use serde_json::{Value, json};
 use tonic::Status;
 
-use super::{create, find, monitor};
+use super::{find, monitor};
 use crate::daemon::Daemon;
 use crate::record::{Container, ContainerState, Entry};
 
@@ -157,7 +157,7 @@ pub(crate) fn notify(daemon: &Daemon, entry: &Entry<Container>, kind: ContainerE
     let _ = daemon.events.send(ContainerEventResponse {
         container_id: id,
         container_event_type: kind as i32,
-        created_at: create::now(),
+        created_at: crate::fresh::now(),
         pod_sandbox_status: pod.map(|s| crate::pods::status_of(&s.read())),
         containers_statuses,
     });

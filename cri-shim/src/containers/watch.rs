@@ -15,7 +15,7 @@ use k8s_cri::v1::{ContainerEventType, NamespaceMode};
 use tokio::io::unix::AsyncFd;
 
 use super::error::Error;
-use super::{build, create, monitor, processes, status};
+use super::{build, monitor, processes, status};
 use crate::daemon::Daemon;
 use crate::record::{Container, ContainerState, Entry};
 
@@ -131,7 +131,7 @@ pub(super) fn apply(daemon: &Arc<Daemon>, entry: &Entry<Container>, exit: Option
 pub(super) fn record(container: &mut Container, exit: Option<&Exit>) {
     container.state = ContainerState::Exited;
     container.pid = 0;
-    container.finished_at = exit.map_or_else(create::now, |e| e.at);
+    container.finished_at = exit.map_or_else(crate::fresh::now, |e| e.at);
     if container.started_at == 0 {
         container.started_at = container.created_at;
     }

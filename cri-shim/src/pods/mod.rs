@@ -51,7 +51,7 @@ fn event(daemon: &Arc<Daemon>, entry: &Entry<Sandbox>, kind: ContainerEventType)
     let _ = daemon.events.send(ContainerEventResponse {
         container_id: sandbox.id.clone(),
         container_event_type: kind as i32,
-        created_at: run::now(),
+        created_at: crate::fresh::now(),
         pod_sandbox_status: Some(status_of(&sandbox)),
         containers_statuses: containers_of(daemon, &sandbox.id),
     });

@@ -4,7 +4,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use coracle_runtime::fault;
 use k8s_cri::v1::{ContainerEventType, RunPodSandboxRequest, RunPodSandboxResponse};
@@ -15,6 +14,7 @@ use super::joins::{CLAIM, Role, Ticket};
 use super::plan::{Key, Plan, namespace_options};
 use super::{Error, cgroup, event, files, monitor, pins, plan, teardown};
 use crate::daemon::Daemon;
+use crate::fresh;
 use crate::network::netns;
 use crate::record::{Entry, Sandbox, SandboxState};
 
@@ -117,7 +117,7 @@ fn intend(daemon: &Daemon, request: &RunPodSandboxRequest, plan: &Plan) -> Resul
         why: format!("no handler {:?} is configured", request.runtime_handler),
     })?;
     let config = request.config.clone().unwrap_or_default();
-    let id = random_hex(32)?;
+    let id = random_hex::<32>()?;
     let directory = daemon.sandbox_directory(&id);
     let (cgroup_parent, cgroup_made) = cgroup::place(&config, &id, daemon.config.cgroup_driver)?;
     let pin = |kind: &str| Some(directory.join("ns").join(kind));
@@ -241,32 +241,20 @@ fn later_than_all(daemon: &Daemon, key: &Key) -> i64 {
         Key::of(metadata).same_pod(key).then_some(sandbox.created_at)
     };
     let latest = daemon.records.sandboxes.list().iter().filter_map(same).max().unwrap_or(0);
-    now().max(latest + 1)
-}
-
-/// Nanoseconds since the epoch.
-pub(super) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    fresh::now().max(latest + 1)
 }
 
 /// `/run/netns/coracle-<uuid>`.
 fn netns_path(directory: &std::path::Path) -> Result<PathBuf, Error> {
-    let hex = random_hex(16)?;
+    let hex = random_hex::<16>()?;
     let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
     Ok(netns::path_of(directory, &uuid))
 }
 
-fn random_hex(bytes: usize) -> Result<String, Error> {
-    use std::fmt::Write;
-    let mut random = vec![0u8; bytes];
-    let filled = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
-    if filled != Ok(bytes) {
-        let source = filled.err().map_or_else(|| std::io::ErrorKind::UnexpectedEof.into(), Into::into);
-        return Err(Error::Path { action: "read", path: "getrandom(2)".into(), source });
-    }
-    Ok(random.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+fn random_hex<const BYTES: usize>() -> Result<String, Error> {
+    fresh::random_hex::<BYTES>().map_err(|source| Error::Path {
+        action: "read",
+        path: "getrandom(2)".into(),
+        source,
+    })
 }

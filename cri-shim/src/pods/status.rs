@@ -12,7 +12,7 @@ use serde_json::json;
 use tonic::Status;
 
 use super::plan::namespace_options;
-use super::{containers_of, find, run};
+use super::{containers_of, find};
 use crate::daemon::Daemon;
 use crate::record::{Sandbox, SandboxState};
 
@@ -29,7 +29,7 @@ pub async fn status(
         status: Some(status_of(&sandbox)),
         info,
         containers_statuses: containers_of(daemon, &sandbox.id),
-        timestamp: run::now(),
+        timestamp: crate::fresh::now(),
     })
 }
 

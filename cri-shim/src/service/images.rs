@@ -5,7 +5,6 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use coracle_image_store::store::Image as Stored;
 use coracle_image_store::{Credentials, ErrorKind, Kind, PullOptions, Puller, Reference, Store};
@@ -112,7 +111,7 @@ impl ImageService for Images {
             used.add(store.root(), MAX_DEPTH)
                 .map_err(|e| Status::internal(format!("{}: {e}", store.root().display())))?;
             Ok(FilesystemUsage {
-                timestamp: nanoseconds(),
+                timestamp: crate::fresh::now(),
                 fs_id: Some(FilesystemIdentifier { mountpoint: store.root().display().to_string() }),
                 used_bytes: Some(UInt64Value { value: used.bytes }),
                 inodes_used: Some(UInt64Value { value: used.inodes }),
@@ -230,11 +229,6 @@ impl Used {
         }
         Ok(())
     }
-}
-
-fn nanoseconds() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

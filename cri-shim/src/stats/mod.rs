@@ -149,7 +149,7 @@ async fn read(daemon: &Arc<Daemon>, host: &HostCgroups, entry: &Entry<Container>
     let runs = container.state == ContainerState::Running && container.pid > 0;
     let group = runs.then(|| Group::of_process(host, container.pid)).flatten();
     let usage = group.map(|group| group.read(host.unified)).unwrap_or_default();
-    Ok(Reading { container, usage, written, timestamp: now() })
+    Ok(Reading { container, usage, written, timestamp: crate::fresh::now() })
 }
 
 async fn read_pods(
@@ -183,7 +183,7 @@ async fn read_pod(daemon: &Arc<Daemon>, host: &HostCgroups, sandbox: Sandbox) ->
     };
     // A pod that is being stopped has no namespace any more: the rest is told all the same.
     let interfaces = interfaces.ok().and_then(Result::ok).unwrap_or_default();
-    Ok(PodReading { sandbox, usage, interfaces, containers, timestamp: now() })
+    Ok(PodReading { sandbox, usage, interfaces, containers, timestamp: crate::fresh::now() })
 }
 
 /// A pod's group: named by its record, or around its containers where systemd places it.
@@ -279,10 +279,4 @@ fn memory_stats(memory: &Memory, timestamp: i64) -> MemoryUsage {
 #[allow(clippy::unnecessary_wraps)] // every field of the API is optional
 const fn value(value: u64) -> Option<UInt64Value> {
     Some(UInt64Value { value })
-}
-
-/// Nanoseconds since the epoch.
-fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -71,7 +71,7 @@ impl Walks {
         under_way.insert(id.to_owned(), walk.clone());
         let (walks, id) = (Arc::clone(self), id.to_owned());
         tokio::task::spawn_blocking(move || {
-            let timestamp = super::now();
+            let timestamp = crate::fresh::now();
             let (bytes, inodes) = measure(&directory);
             let disk = disk(&directory);
             let written = Written { bytes, inodes, disk, timestamp, at: Instant::now() };

@@ -30,10 +30,7 @@ pub(super) struct Tokens {
 impl Tokens {
     /// Keeps a request for its client; the token cannot be guessed.
     pub(super) fn issue(&self, ticket: Ticket, now: Instant) -> Result<String, Error> {
-        let mut random = [0u8; 16];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-            .map_err(|e| Error::io("random bytes")(e.into()))?;
-        let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let token = crate::fresh::random_hex::<16>().map_err(Error::io("random bytes"))?;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|_, (expires, _)| *expires > now);
         if waiting.len() >= MAX_WAITING {
