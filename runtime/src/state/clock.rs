@@ -36,8 +36,9 @@ pub(crate) fn render(seconds: i64, nanoseconds: u32) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
-/// Days since 1970-01-01 to a date of the Gregorian calendar (Hinnant's `civil_from_days`).
-fn civil(days: i64) -> (i64, i64, i64) {
+/// Days since 1970-01-01 as year, month and day of the Gregorian calendar (Hinnant's `civil_from_days`).
+#[must_use]
+pub fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);

@@ -17,7 +17,7 @@ mod identity;
 mod record;
 mod store;
 
-pub use clock::{now_rfc3339, now_rfc3339_seconds};
+pub use clock::{civil, now_rfc3339, now_rfc3339_seconds};
 pub use id::validate_id;
 pub use identity::Identity;
 pub use record::{
