@@ -207,7 +207,7 @@ impl Service {
     }
 
     /// What is left of all pods, as readable lines: mounts, pins, records, run directories, leases, interfaces, monitors.
-    pub fn leftovers(&self) -> BTreeSet<String> {
+    fn leftovers(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let ours = self.directory.path().to_string_lossy().into_owned();

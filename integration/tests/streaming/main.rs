@@ -101,7 +101,7 @@ impl Running {
         let id = self.pod.clone();
         self.client.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await.unwrap();
         self.client.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: id }).await.unwrap();
-        let left = self.service.leftovers();
+        let left = self.service.leftovers_in_the_end();
         assert!(left.is_empty(), "left: {left:#?}\nlog:\n{}", self.service.log());
     }
 }
