@@ -14,6 +14,9 @@ use crate::cgroup::Error;
 /// systemd starts a scope within milliseconds; under load, at boot, it may need seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What a bus says before the first message, a line or two.
+const MAX_GREETING: usize = 16 * 1024;
+
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -46,8 +49,9 @@ impl Connection {
 
     /// Who we are is what the kernel says of the socket. All is sent at once, as sd-bus does.
     fn authenticate(&mut self) -> std::io::Result<()> {
+        self.stream.set_write_timeout(Some(PATIENCE))?;
         self.stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
-        loop {
+        while self.unread.len() <= MAX_GREETING {
             while let Some(end) = self.unread.windows(2).position(|two| two == b"\r\n") {
                 let line: Vec<u8> = self.unread.drain(..end + 2).collect();
                 if line.starts_with(b"OK ") {
@@ -60,6 +64,7 @@ impl Connection {
             }
             self.receive()?;
         }
+        Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "a greeting without end"))
     }
 
     /// Calls and waits for the answer.
@@ -112,9 +117,7 @@ impl Connection {
     fn send(&mut self, call: Call<'_>, body: &[u8]) -> Result<u32, Error> {
         self.serial += 1;
         let message = call.render(self.serial, body);
-        let sent =
-            self.stream.set_write_timeout(Some(PATIENCE)).and_then(|()| self.stream.write_all(&message));
-        sent.map_err(|error| refused(call.member, &error))?;
+        self.stream.write_all(&message).map_err(|error| refused(call.member, &error))?;
         Ok(self.serial)
     }
 
@@ -206,6 +209,19 @@ mod tests {
     fn addresses_are_unescaped() {
         assert_eq!(unescape("/run/a%20b%2"), "/run/a b%2");
         assert!(connect("tcp:host=a").is_err());
+    }
+
+    #[test]
+    fn a_bus_that_only_talks_is_an_error() {
+        let (stream, mut other) = UnixStream::pair().unwrap();
+        let talker = std::thread::spawn(move || while other.write_all(&[b'x'; 4096]).is_ok() {});
+        let end = Instant::now() + PATIENCE;
+        let mut connection =
+            Connection { stream, serial: 0, unread: Vec::new(), signals: VecDeque::new(), end };
+        let error = connection.authenticate().unwrap_err();
+        drop(connection);
+        talker.join().unwrap();
+        assert!(error.to_string().contains("without end"), "{error}");
     }
 
     #[test]
