@@ -15,3 +15,4 @@ pub mod record;
 pub mod service;
 pub mod stats;
 pub mod streaming;
+mod usage;

@@ -106,6 +106,12 @@ fn an_image_is_pulled_shown_and_removed() {
         let usage = client.image_fs_info(ImageFsInfoRequest {}).await.unwrap().into_inner();
         let used = usage.image_filesystems[0].used_bytes.unwrap().value;
         assert!(used > 100_000, "{used}");
+        // What a container has written is not the images', though it lies below the same root.
+        let upper = directory.path().join("root/cri/containers/any/upper");
+        std::fs::create_dir_all(&upper).unwrap();
+        std::fs::write(upper.join("written"), vec![1; 4 << 20]).unwrap();
+        let usage = client.image_fs_info(ImageFsInfoRequest {}).await.unwrap().into_inner();
+        assert_eq!(usage.image_filesystems[0].used_bytes.unwrap().value, used);
 
         let remove = RemoveImageRequest { image: spec(&id) };
         client.remove_image(remove.clone()).await.unwrap();

@@ -3,9 +3,6 @@
 //! An image's id is the digest of its configuration, with `sha256:`; that is also what a pull answers and what a container
 //! will carry as its `image_ref`.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
 use coracle_image_store::store::Image as Stored;
 use coracle_image_store::{Credentials, ErrorKind, Kind, PullOptions, Puller, Reference, Store};
 use k8s_cri::v1::image_service_server::ImageService;
@@ -17,9 +14,10 @@ use k8s_cri::v1::{
 use tonic::{Request, Response, Status};
 
 use super::status_of;
+use crate::usage::{self, Usage};
 
-/// Deepest directory below the store that is counted; the store itself makes four levels.
-const MAX_DEPTH: u32 = 64;
+/// The directories of the image store below its root.
+const STORE: [&str; 5] = ["blobs", "images", "ingest", "layers", "leases"];
 
 /// The service.
 #[derive(Clone)]
@@ -107,9 +105,12 @@ impl ImageService for Images {
         _request: Request<ImageFsInfoRequest>,
     ) -> Result<Response<ImageFsInfoResponse>, Status> {
         let usage = self.blocking(|store| {
-            let mut used = Used::default();
-            used.add(store.root(), MAX_DEPTH)
-                .map_err(|e| Status::internal(format!("{}: {e}", store.root().display())))?;
+            // Not what containers have written, which lies below the same root.
+            let parts = STORE.map(|part| usage::measure(&store.root().join(part)));
+            let used = parts.iter().fold(Usage::default(), |sum, part| Usage {
+                bytes: sum.bytes + part.bytes,
+                inodes: sum.inodes + part.inodes,
+            });
             Ok(FilesystemUsage {
                 timestamp: crate::fresh::now(),
                 fs_id: Some(FilesystemIdentifier { mountpoint: store.root().display().to_string() }),
@@ -200,35 +201,6 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
         }
     }
     Some(out)
-}
-
-#[derive(Default)]
-struct Used {
-    bytes: u64,
-    inodes: u64,
-}
-
-impl Used {
-    /// Adds blocks and inodes below `path`, without following links or leaving out what disappears meanwhile as an error.
-    fn add(&mut self, path: &Path, depth: u32) -> std::io::Result<()> {
-        let meta = match std::fs::symlink_metadata(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        };
-        self.bytes += meta.blocks() * 512;
-        self.inodes += 1;
-        if !meta.is_dir() || depth == 0 {
-            return Ok(());
-        }
-        let entries = match std::fs::read_dir(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        };
-        for entry in entries {
-            self.add(&entry?.path(), depth - 1)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

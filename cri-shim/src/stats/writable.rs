@@ -3,13 +3,14 @@
 //! A walk of a large layer does not hold up the answer for long: what is older is told with the time of its walk, and the
 //! new walk goes on behind.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::os::unix::fs::MetadataExt;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+
+use crate::usage::{self, Usage};
 
 /// How old an answer may be before it is walked again.
 const FRESH: Duration = Duration::from_secs(10);
@@ -72,7 +73,7 @@ impl Walks {
         let (walks, id) = (Arc::clone(self), id.to_owned());
         tokio::task::spawn_blocking(move || {
             let timestamp = crate::fresh::now();
-            let (bytes, inodes) = measure(&directory);
+            let Usage { bytes, inodes } = usage::measure(&directory);
             let disk = disk(&directory);
             let written = Written { bytes, inodes, disk, timestamp, at: Instant::now() };
             lock(&walks.done).insert(id.clone(), written);
@@ -81,29 +82,6 @@ impl Walks {
         });
         walk
     }
-}
-
-/// Bytes on disk and inodes below a directory, links counted once; another file system is not entered.
-fn measure(directory: &Path) -> (u64, u64) {
-    let Ok(root) = std::fs::symlink_metadata(directory) else { return (0, 0) };
-    let (mut bytes, mut inodes) = (root.blocks() * 512, 1);
-    let mut links = HashSet::new();
-    let mut left = vec![directory.to_owned()];
-    while let Some(next) = left.pop() {
-        let Ok(entries) = std::fs::read_dir(&next) else { continue };
-        for entry in entries.flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            if meta.dev() != root.dev() || (meta.nlink() > 1 && meta.is_file() && !links.insert(meta.ino())) {
-                continue;
-            }
-            bytes += meta.blocks() * 512;
-            inodes += 1;
-            if meta.is_dir() {
-                left.push(entry.path());
-            }
-        }
-    }
-    (bytes, inodes)
 }
 
 fn disk(directory: &Path) -> Disk {
