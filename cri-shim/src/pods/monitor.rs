@@ -19,6 +19,8 @@ use crate::record::{Entry, Sandbox, SandboxState};
 
 /// How long a monitor may take to answer what it answers at once.
 const PROMPT: Duration = Duration::from_secs(10);
+/// How long after its init's end that of a monitor may be seen that took the init along.
+const TOGETHER: Duration = Duration::from_millis(500);
 /// How long a container may take to be killed and removed by it.
 const KILL: Duration = Duration::from_secs(70);
 
@@ -55,13 +57,20 @@ fn hello(client: &Client) -> Result<Option<i32>, Error> {
 /// Marks the sandbox once its monitor or its init has died, if nobody has stopped it by then.
 pub(super) fn watch(daemon: &Arc<Daemon>, entry: &Entry<Sandbox>) {
     let sandbox = entry.get();
-    for (what, identity) in [("monitor", sandbox.monitor), ("init", sandbox.init)] {
+    for (what, identity) in [("monitor", sandbox.monitor.clone()), ("init", sandbox.init)] {
         let Some(identity) = identity else { continue };
         let (daemon, entry) = (Arc::clone(daemon), entry.clone());
+        let monitor = sandbox.monitor.clone().filter(|_| what == "init");
         tokio::spawn(async move {
             if let Err(error) = ended(&identity).await {
                 tracing::warn!(pid = identity.pid, what, error, "a process of the pod cannot be watched");
                 return;
+            }
+            if let Some(monitor) = monitor {
+                // It ends with its monitor, and that is the cause to name; the monitor's own end is seen after its pipe's.
+                if let Ok(Ok(())) = tokio::time::timeout(TOGETHER, ended(&monitor)).await {
+                    return;
+                }
             }
             let _turn = entry.turn().await;
             lost(&daemon, &entry, &format!("the pod's {what} (pid {}) died", identity.pid));
